@@ -1,0 +1,49 @@
+"""Every error that this package raises on purpose.
+
+One root, few children. Driver exceptions never leave `recs.stores`: they are wrapped there, `raise ... from exc`.
+A message says what was asked, the value that was met and what is allowed or what to do.
+"""
+
+
+class RecsError(Exception):
+    """Root of all errors of this package; its text is fit to show to a person."""
+
+
+class SettingsError(RecsError):
+    """A setting has a value that cannot be used."""
+
+
+class InputError(RecsError):
+    """What a person or a file handed in cannot be used."""
+
+
+class NotFoundError(RecsError):
+    """The thing asked for is not known."""
+
+
+class ModelError(RecsError):
+    """The embedding model is missing, damaged or of the wrong shape."""
+
+
+class RunError(RecsError):
+    """A batch run cannot start or must not go on."""
+
+
+class EmbeddedServerError(RecsError):
+    """An embedded server cannot start, or does not answer."""
+
+
+class StoreError(RecsError):
+    """A store refused or failed. `store` names its role: documents, vectors, graph, metrics, state or cache."""
+
+    def __init__(self, store: str, message: str) -> None:
+        super().__init__(f"{store}: {message}")
+        self.store = store
+
+
+class StoreUnavailableError(StoreError):
+    """A store cannot be reached, or did not answer in time; the same call may succeed later."""
+
+
+class SchemaVersionError(StoreError):
+    """A store holds data of another schema version than this package writes."""
