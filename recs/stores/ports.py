@@ -355,10 +355,11 @@ class StateStore(Store, Protocol):
         """Return a generation, the current one by default; None where it does not exist."""
         ...
 
-    def publish(self, generation: Generation) -> None:
+    def publish(self, generation: Generation, *, marks_seen: int | None = None) -> None:
         """Make a generation current and clear the dirty mark, in one transaction.
 
-        Raises StoreError where its number is not the current one plus 1.
+        With `marks_seen`, what `dirty_marks` told before the generation was computed, the mark stays where something
+        changed since. Raises StoreError where its number is not the current one plus 1.
         """
         ...
 
@@ -392,6 +393,10 @@ class StateStore(Store, Protocol):
         ...
 
     def is_dirty(self) -> bool: ...
+
+    def dirty_marks(self) -> int:
+        """Return how many changes have set the dirty mark so far."""
+        ...
 
     def put_preferences(self, preferences: Sequence[Preferences]) -> int:
         """Store what changed, move the revision and set the dirty mark if anything did; returns how many changed."""

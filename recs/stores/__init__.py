@@ -1,0 +1,1 @@
+"""The stores: one Protocol per role in `ports`, one adapter per role beside it."""

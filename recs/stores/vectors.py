@@ -1,0 +1,377 @@
+"""Vectors of texts, conversations, users and campaigns in Milvus, by pymilvus.
+
+A build has one collection per space, `recs_{space}_{build}`, with the metric inner product. The primary key is a hash
+of the record's key, so that any character may occur in a key and still no filter expression is built from raw input
+(templates for filters are not understood by milvus-lite and Milvus 2.3); the key itself lies beside the vector.
+
+milvus-lite always compares with every row; there FLAT says so. A Milvus server gets HNSW, whose answer time hardly
+grows with the rows; it compares small segments row by row, so that small collections are searched exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from pymilvus import DataType, MilvusClient, MilvusException  # type: ignore[import-untyped]
+from pymilvus.client.types import Status  # type: ignore[import-untyped]
+from pymilvus.exceptions import ErrorCode  # type: ignore[import-untyped]
+
+from recs.errors import StoreError, StoreUnavailableError
+from recs.stores.ports import SPACES, Check, Hit, Space, Vector, VectorRecord
+
+_T = TypeVar("_T")
+
+_ROWS_PER_CALL = 1000
+_LONGEST_ANSWER = 16_384
+"""Rows that Milvus returns at most."""
+_ROWS_PER_RANGE = 8_000
+_BEYOND_K = 10
+"""Hits asked for beyond k, so that a tie at the border is seen."""
+_TIE = 1e-6
+"""Servers compute in float32: scores nearer than this may come in either order."""
+_LONGEST_KEY = 65_535
+_NOT_LOADED = 101
+_UNAVAILABLE_CODES = (
+    Status.CONNECT_FAILED,
+    ErrorCode.RATE_LIMIT,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+)
+
+
+class _Connection:
+    """One lazily made client, and what its errors mean."""
+
+    def __init__(self, url: str, token: str | None, timeout_seconds: float) -> None:
+        # pymilvus logs a traceback for every error that it raises; here all of them reach the caller as exceptions.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+        self._url = url
+        self._token = token or ""
+        self._address = re.sub(r"//.*@", "//", url)
+        self.timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._closed = False
+        self._server_version = ""
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """Lend the client; what it raises inside comes out as StoreUnavailableError or StoreError."""
+        try:
+            yield self._connected()
+        except MilvusException as exc:
+            if exc.code in _UNAVAILABLE_CODES or "timeout" in exc.message.lower():
+                raise self._unavailable(exc) from exc
+            raise StoreError("vectors", f"Milvus at {self._address} refused: {exc.message}") from exc
+        except (grpc.RpcError, grpc.FutureTimeoutError) as exc:
+            raise self._unavailable(exc) from exc
+
+    def server_version(self) -> str:
+        if not self._server_version:
+            with self.client() as client:
+                self._server_version = str(client.get_server_version(timeout=self.timeout_seconds))
+        return self._server_version
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self) -> Any:
+        client = self._client
+        if client is not None:
+            return client
+        # Those who wait here while another thread connects wait no longer than that thread does.
+        if not self._lock.acquire(timeout=self.timeout_seconds):
+            raise self._unavailable(TimeoutError())
+        try:
+            if self._closed:
+                raise StoreError("vectors", f"the store on {self._address} is closed")
+            if self._client is None:
+                # A client of its own, because closing a shared one ends the others' calls.
+                self._client = MilvusClient(self._url, token=self._token, timeout=self.timeout_seconds, dedicated=True)
+            return self._client
+        finally:
+            self._lock.release()
+
+    def _unavailable(self, exc: Exception) -> StoreUnavailableError:
+        what = f"no answer from Milvus at {self._address} within {self.timeout_seconds:g} s ({type(exc).__name__})"
+        return StoreUnavailableError("vectors", what)
+
+
+class MilvusVectors:
+    """The vector store on a Milvus at `url`, or on milvus-lite's server; connects at first use."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = 2.0) -> None:
+        self._connection = _Connection(url, token, timeout_seconds)
+        self._bounded = {"timeout": timeout_seconds}
+
+    def create(self, build: str, dim: int) -> MilvusIndex:
+        _check_build(build)
+        exact = self._is_exact()
+        with self._connection.client() as client:
+            for space in SPACES:
+                self._ensure(client, _collection(space, build), dim, exact)
+        return MilvusIndex(self._connection, build, exact=exact)
+
+    def open(self, build: str) -> MilvusIndex:
+        _check_build(build)
+        exact = self._is_exact()
+        names = [_collection(space, build) for space in SPACES]
+        with self._connection.client() as client:
+            there = set(client.list_collections(**self._bounded))
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise StoreError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
+            for name in names:
+                client.load_collection(name, **self._bounded)
+        return MilvusIndex(self._connection, build, exact=exact)
+
+    def builds(self) -> list[str]:
+        """Return every build that has any collection, sorted; one that was only partly made is among them."""
+        with self._connection.client() as client:
+            names = client.list_collections(**self._bounded)
+        pattern = re.compile(f"recs_(?:{'|'.join(SPACES)})_([a-z0-9]+)")
+        return sorted({match[1] for match in map(pattern.fullmatch, names) if match})
+
+    def drop(self, build: str) -> None:
+        _check_build(build)
+        with self._connection.client() as client:
+            for space in SPACES:
+                self._drop(client, space, build)
+
+    def point_alias(self, build: str) -> None:
+        _check_build(build)
+        with self._connection.client() as client:
+            for space in SPACES:
+                self._point(client, space, build)
+
+    def check(self) -> Check:
+        began = time.perf_counter()
+        counts = {"builds": len(self.builds())}
+        version = self._connection.server_version()
+        product = version if "milvus" in version else f"Milvus {version}"
+        return Check("vectors", product, (time.perf_counter() - began) * 1000, counts)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _is_exact(self) -> bool:
+        return "lite" in self._connection.server_version()
+
+    def _ensure(self, client: Any, name: str, dim: int, exact: bool) -> None:
+        index = client.prepare_index_params()
+        if exact:
+            index.add_index("vector", index_type="FLAT", metric_type="IP", params={})
+        else:
+            index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 200})
+        if not client.has_collection(name, **self._bounded):
+            client.create_collection(
+                name, schema=_schema(client, dim), index_params=index, consistency_level="Strong", **self._bounded
+            )
+            return
+        fields = {f["name"]: f for f in client.describe_collection(name, **self._bounded)["fields"]}
+        there = int(fields["vector"]["params"]["dim"])
+        if there != dim:
+            raise StoreError("vectors", f"{name} holds vectors of {there} dimensions, not {dim}; take another build")
+        # A run that was killed while it made the collection left it without an index.
+        if not client.list_indexes(name, field_name="vector", **self._bounded):
+            client.create_index(name, index, **self._bounded)
+        client.load_collection(name, **self._bounded)
+
+    def _drop(self, client: Any, space: Space, build: str) -> None:
+        name = _collection(space, build)
+        try:
+            client.drop_collection(name, **self._bounded)
+        except MilvusException as exc:
+            # Milvus drops no collection that an alias stands for, and the only alias we ever make is this one.
+            if "alias" not in exc.message.lower():
+                raise
+            client.drop_alias(_alias(space), **self._bounded)
+            client.drop_collection(name, **self._bounded)
+
+    def _point(self, client: Any, space: Space, build: str) -> None:
+        name, alias = _collection(space, build), _alias(space)
+        try:
+            client.alter_alias(name, alias, **self._bounded)
+        except MilvusException as exc:
+            if exc.code in _UNAVAILABLE_CODES:
+                raise
+            # An alias that is not there yet cannot be altered; whatever else was wrong is wrong here again.
+            client.create_alias(name, alias, **self._bounded)
+
+
+class MilvusIndex:
+    """The four collections of one build."""
+
+    def __init__(self, connection: _Connection, build: str, *, exact: bool) -> None:
+        self._connection = connection
+        self._build = build
+        self._exact = exact
+        self._bounded = {"timeout": connection.timeout_seconds}
+
+    @property
+    def build(self) -> str:
+        return self._build
+
+    def upsert(self, space: Space, records: Sequence[VectorRecord]) -> None:
+        latest = list({r.key: r for r in records}.values())
+        for batch in _batches(latest):
+            rows = [
+                {
+                    "pk": _hash(r.key),
+                    "key": r.key,
+                    "owner": r.owner,
+                    "owner_hash": _owner_hash(r.owner),
+                    "vector": np.asarray(r.vector, dtype=np.float32),
+                }
+                for r in batch
+            ]
+            self._call(space, "upsert", data=rows)
+
+    def get(self, space: Space, keys: Sequence[str]) -> dict[str, Vector]:
+        found: dict[str, Vector] = {}
+        for batch in _batches(list(dict.fromkeys(keys))):
+            pks = [_hash(key) for key in batch]
+            rows = self._call(space, "get", ids=pks, output_fields=["key", "vector"])
+            found.update((row["key"], np.asarray(row["vector"], dtype=np.float32)) for row in rows)
+        return found
+
+    def search(self, space: Space, vector: Vector, k: int, *, with_vectors: bool = False) -> list[Hit]:
+        """Return the k nearest; k is at most 16,384.
+
+        The server picks the candidates; their scores are computed here from their vectors in float64, so that equal
+        vectors have equal scores and the order is the same whichever server answers.
+        """
+        if k <= 0:
+            return []
+        if k > _LONGEST_ANSWER:
+            raise StoreError("vectors", f"{k} nearest were asked for; Milvus returns at most {_LONGEST_ANSWER}")
+        query = np.asarray(vector, dtype=np.float32)
+        limit = min(k + _BEYOND_K, _LONGEST_ANSWER)
+        while True:
+            keys, vectors = self._nearest(space, query, limit)
+            scores = vectors.astype(np.float64) @ query.astype(np.float64)
+            order = sorted(range(len(keys)), key=lambda i: (-scores[i], keys[i]))
+            cut_off = len(keys) == limit < _LONGEST_ANSWER
+            border = scores[order[k - 1]] if cut_off else 0.0
+            if cut_off and border - scores[order[-1]] <= _TIE * max(1.0, abs(border)):
+                # All that lies beyond k ties with it, so more that ties may lie beyond the limit.
+                limit = min(4 * limit, _LONGEST_ANSWER)
+                continue
+            return [Hit(keys[i], float(scores[i]), vectors[i] if with_vectors else None) for i in order[:k]]
+
+    def delete(self, space: Space, keys: Sequence[str]) -> None:
+        for batch in _batches(list(dict.fromkeys(keys))):
+            pks = [_hash(key) for key in batch]
+            self._call(space, "delete", ids=pks)
+
+    def delete_owner(self, space: Space, owner: str) -> None:
+        """Remove what belongs to an owner; records without one belong to nobody."""
+        if not owner:
+            return
+        owned = f'owner_hash == "{_hash(owner)}"'
+        self._call(space, "delete", filter=owned)
+
+    def keys(self, space: Space) -> Iterator[str]:
+        # By ranges of the primary key, a hash and so evenly spread: pages by an iterator cost a sort of all rows each
+        # on milvus-lite.
+        count = self.count(space)
+        ranges = -(-count // _ROWS_PER_RANGE)
+        bounds = [(i << 32) // max(ranges, 1) for i in range(ranges + 1)]
+        todo = list(pairwise(bounds))[::-1]
+        while todo:
+            low, high = todo.pop()
+            rows = self._keys_between(space, low, high)
+            if len(rows) < _LONGEST_ANSWER:
+                yield from rows
+            else:
+                middle = (low + high) // 2
+                todo += [(middle, high), (low, middle)]
+
+    def count(self, space: Space) -> int:
+        rows = self._call(space, "query", filter="", output_fields=["count(*)"])
+        return int(rows[0]["count(*)"])
+
+    def flush(self) -> None:
+        for space in SPACES:
+            self._call(space, "flush")
+
+    def _nearest(self, space: Space, query: Vector, limit: int) -> tuple[list[str], Vector]:
+        params = {} if self._exact else {"ef": max(256, 2 * limit)}
+        (hits,) = self._call(
+            space,
+            "search",
+            data=[query],
+            limit=limit,
+            anns_field="vector",
+            output_fields=["key", "vector"],
+            search_params={"metric_type": "IP", "params": params},
+        )
+        keys = [hit["entity"]["key"] for hit in hits]
+        rows = [hit["entity"]["vector"] for hit in hits]
+        return keys, np.asarray(rows, dtype=np.float32).reshape(len(keys), query.shape[0])
+
+    def _keys_between(self, space: Space, low: int, high: int) -> list[str]:
+        within = f'pk >= "{low:08x}"' + (f' and pk < "{high:08x}"' if high < 1 << 32 else "")
+        rows = self._call(space, "query", filter=within, output_fields=["key"], limit=_LONGEST_ANSWER)
+        return [row["key"] for row in rows]
+
+    def _call(self, space: Space, method: str, **arguments: Any) -> Any:
+        name = _collection(space, self._build)
+        with self._connection.client() as client:
+            try:
+                return getattr(client, method)(name, **arguments, **self._bounded)
+            except MilvusException as exc:
+                if _NOT_LOADED not in (exc.code, exc.compatible_code):
+                    raise
+                # milvus-lite forgets with a restart that a collection was loaded.
+                client.load_collection(name, **self._bounded)
+                return getattr(client, method)(name, **arguments, **self._bounded)
+
+
+def _schema(client: Any, dim: int) -> Any:
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=32)
+    schema.add_field("key", DataType.VARCHAR, max_length=_LONGEST_KEY)
+    schema.add_field("owner", DataType.VARCHAR, max_length=_LONGEST_KEY)
+    schema.add_field("owner_hash", DataType.VARCHAR, max_length=32)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+    return schema
+
+
+def _check_build(build: str) -> None:
+    if not re.fullmatch("[a-z0-9]+", build):
+        raise StoreError("vectors", f"{build!r} cannot name a build: lower-case letters and digits are allowed")
+
+
+def _collection(space: Space, build: str) -> str:
+    return f"recs_{space}_{build}"
+
+
+def _alias(space: Space) -> str:
+    return f"recs_{space}"
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _owner_hash(owner: str) -> str:
+    return _hash(owner) if owner else ""
+
+
+def _batches(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (rows[start : start + _ROWS_PER_CALL] for start in range(0, len(rows), _ROWS_PER_CALL))

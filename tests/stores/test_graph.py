@@ -1,0 +1,391 @@
+"""The contract of CampaignGraph, over every server that can stand behind it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recs.errors import StoreError, StoreUnavailableError
+from recs.model import ACTIONS, Campaign, CoEngagement, EngagementEdge, UserEdges
+from recs.stores.graph import Neo4jGraph
+from recs.stores.ports import CampaignNode
+
+pytestmark = pytest.mark.servers
+
+AT = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
+ODD_IDS = [
+    "' OR 1=1",
+    "'}) DETACH DELETE n //",
+    "$where",
+    "a.b/c\\d",
+    "line\nbreak",
+    "nul",
+    "nul\0in",
+    "\U0001f600",
+    "\ue000",
+    "é",
+    "e\u0301",
+    "",
+    " ",
+    "1",
+    "x" * 500,
+]
+
+
+@dataclass(frozen=True)
+class Address:
+    url: str
+    user: str | None
+    password: str | None
+    database: str | None
+
+    def open(self, timeout_seconds: float = 30) -> Neo4jGraph:
+        return Neo4jGraph(
+            self.url,
+            user=self.user,
+            password=self.password,
+            database=self.database,
+            timeout_seconds=timeout_seconds,
+        )
+
+
+@pytest.fixture(scope="module", params=["embedded", "real"])
+def address(request: pytest.FixtureRequest) -> Address:
+    if request.param == "embedded":
+        servers = request.getfixturevalue("servers")
+        password = servers.neo4j_password.get_secret_value() if servers.neo4j_password else None
+        return Address(servers.neo4j_url, servers.neo4j_user, password, servers.neo4j_database)
+    url = os.environ.get("RECS_TEST_NEO4J_URL") or pytest.skip("RECS_TEST_NEO4J_URL: no Neo4j to test against")
+    return Address(url, "neo4j", os.environ["RECS_TEST_NEO4J_PASSWORD"], "neo4j")
+
+
+@pytest.fixture(scope="module")
+def opened(address: Address) -> Iterator[Neo4jGraph]:
+    graph = address.open()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture
+def graph(opened: Neo4jGraph) -> Neo4jGraph:
+    opened._bolt.run("MATCH (n) DETACH DELETE n")
+    return opened
+
+
+def campaign(campaign_id: str, *intents: str, **more: Any) -> Campaign:
+    return Campaign(campaign_id=campaign_id, name=f"name of {campaign_id}", intents=intents, **more)
+
+
+def edge(user_id: str, campaign_id: str, action: Any = "like", count: int = 1, at: datetime | None = None) -> Any:
+    return EngagementEdge(user_id, campaign_id, action, count, at)
+
+
+def user(user_id: str, *engagements: EngagementEdge, **intents: int) -> UserEdges:
+    return UserEdges(user_id, engagements, intents)
+
+
+def test_empty_sequences_touch_nothing(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([])
+    graph.put_users([])
+    graph.delete_users([])
+    graph.put_co_engagement(1, [])
+    graph.keep_co_engagement([])
+    assert graph.campaigns() == {}
+    assert graph.campaigns([]) == {}
+    assert graph.engagements_of([]) == []
+    assert graph.co_engaged_with([], 1) == []
+    assert graph.targets([]) == []
+    assert graph.engaged_with([], 5) == []
+    assert graph.users_with_intents([], 5) == []
+    assert list(graph.user_ids()) == []
+    assert list(graph.scan_links(1)) == []
+    assert set(graph.counts().values()) == {0}
+
+
+def test_nothing_is_known_of_unknown_ids(graph: Neo4jGraph) -> None:
+    assert graph.user("u") is None
+    assert graph.campaigns(["k"]) == {}
+    assert graph.set_status("k", "paused") is False
+    assert graph.engagements_of(["u"]) == []
+    assert graph.co_engaged("u", 1) == []
+    assert graph.co_engaged_with(["k"], 1) == []
+    assert graph.co_engaging("k", 1) == []
+    assert graph.targets(["i"]) == []
+    assert graph.targets_of_user("u") == []
+    assert graph.engaged_with(["k"], 5) == []
+    assert graph.users_with_intents(["i"], 5) == []
+    graph.delete_users(["u"])
+
+
+def test_campaigns_come_back_as_they_went_in(graph: Neo4jGraph) -> None:
+    full = campaign(
+        "k1",
+        "b",
+        "a",
+        categories=("y", "x"),
+        channel="email",
+        starts_at=AT.astimezone(timezone(timedelta(hours=-7))),
+        ends_at=AT + timedelta(days=400),
+        status="paused",
+        description="not kept here",
+    )
+    for _ in range(2):
+        graph.put_campaigns([full, campaign("k0")])
+        assert graph.campaigns() == {
+            "k0": CampaignNode("k0", "name of k0", "active"),
+            "k1": CampaignNode(
+                "k1", "name of k1", "paused", "email", AT, AT + timedelta(days=400), ("y", "x"), ("a", "b")
+            ),
+        }
+    assert list(graph.campaigns()) == ["k0", "k1"]
+    starts_at = graph.campaigns(["k1", "k1", "unknown"])["k1"].starts_at
+    assert starts_at is not None
+    assert starts_at.tzinfo == UTC
+
+
+def test_putting_a_campaign_again_replaces_it(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k", "a", "b", channel="email", starts_at=AT), campaign("other", "a")])
+    graph.put_campaigns([campaign("k", "c"), campaign("k", "b", "b")])
+    assert graph.campaigns(["k"]) == {"k": CampaignNode("k", "name of k", "active", intents=("b",))}
+    assert graph.targets(["a", "b", "c"]) == [("a", "other"), ("b", "k")]
+    assert graph.counts()["targets"] == 2
+    assert graph.counts()["intents"] == 2
+
+
+def test_set_status(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k")])
+    assert graph.set_status("k", "ended") is True
+    assert graph.campaigns()["k"].status == "ended"
+
+
+def test_users_come_back_sorted_and_are_replaced(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k1"), campaign("k2")])
+    before = user("u", edge("u", "k2", "view", 3, AT), edge("u", "k2", "like"), edge("u", "k1", "view"), b=2, a=1)
+    for _ in range(2):
+        graph.put_users([before, user("bare")])
+        found = graph.user("u")
+        assert found == user(
+            "u", edge("u", "k1", "view"), edge("u", "k2", "like"), edge("u", "k2", "view", 3, AT), a=1, b=2
+        )
+        assert list(found.intents) == ["a", "b"]
+        assert graph.user("bare") == UserEdges("bare")
+        assert graph.counts() == {
+            "users": 2,
+            "campaigns": 2,
+            "intents": 2,
+            "engagements": 3,
+            "has_intent": 2,
+            "targets": 0,
+            "co_engagements": 0,
+        }
+    later = AT + timedelta(microseconds=1)
+    after = user("u", edge("u", "k2", "view", 4, later), edge("u", "k1", "convert"), b=5, c=1)
+    graph.put_users([user("u", edge("u", "k1")), after])
+    assert graph.user("u") == user("u", edge("u", "k1", "convert"), edge("u", "k2", "view", 4, later), b=5, c=1)
+    assert graph.counts()["engagements"] == 2
+    graph.put_users([user("u")])
+    assert graph.user("u") == UserEdges("u")
+
+
+def test_an_engagement_whose_campaign_has_no_node_is_skipped(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k")])
+    graph.put_users([user("u", edge("u", "gone"), edge("u", "k"), i=1)])
+    assert graph.user("u") == user("u", edge("u", "k"), i=1)
+    assert set(graph.campaigns()) == {"k"}
+
+
+def test_deleted_users_leave_nothing(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k", "i")])
+    graph.put_users([user(f"u{n}", edge(f"u{n}", "k"), i=1) for n in range(3)])
+    graph.delete_users(["u0", "u2", "unknown"])
+    assert list(graph.user_ids()) == ["u1"]
+    assert graph.engaged_with(["k"], 9) == [edge("u1", "k")]
+    assert graph.counts()["has_intent"] == 1
+
+
+def test_engagements_are_sorted_and_limited(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k1"), campaign("k2"), campaign("k3")])
+    names = ["z", "\U0001f600", "a", "\ue000"]
+    graph.put_users([user(n, edge(n, "k2", "view"), edge(n, "k1"), edge(n, "k2"), i=1, j=2) for n in names])
+    ordered = sorted(names)
+    assert graph.engagements_of([*names, "unknown", "a"]) == [
+        e for n in ordered for e in (edge(n, "k1"), edge(n, "k2"), edge(n, "k2", "view"))
+    ]
+    expected = [edge(n, "k1") for n in ordered]
+    expected += [e for n in ordered for e in (edge(n, "k2"), edge(n, "k2", "view"))]
+    assert graph.engaged_with(["k2", "k1", "k3", "k1"], 100) == expected
+    assert graph.engaged_with(["k1", "k2"], 7) == expected[:7]
+    assert graph.engaged_with(["k1"], 0) == []
+    having = [(n, i, c) for n in ordered for i, c in (("i", 1), ("j", 2))]
+    assert graph.users_with_intents(["j", "i"], 100) == having
+    assert graph.users_with_intents(["i", "j"], 3) == having[:3]
+
+
+def test_intents_lead_to_campaigns(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k2", "a", "b"), campaign("k1", "a"), campaign("k3", "c")])
+    graph.put_users([user("u", a=2, b=1, unheard=4)])
+    assert graph.targets(["b", "a", "unheard", "a"]) == [("a", "k1"), ("a", "k2"), ("b", "k2")]
+    assert graph.targets_of_user("u") == [("a", 2, "k1"), ("a", 2, "k2"), ("b", 1, "k2")]
+
+
+def test_co_engagement_by_generation(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign(f"k{i}") for i in range(1, 5)])
+    graph.put_users(
+        [user("u", edge("u", "k1"), edge("u", "k1", "convert"), edge("u", "k2", "convert"), edge("u", "k3", "view"))]
+    )
+    links = [CoEngagement("k2", "k4", 1.0), CoEngagement("k1", "k4", 0.1), CoEngagement("k1", "k2", 1 / 3)]
+    graph.put_co_engagement(1, [CoEngagement("k1", "k3", 9.0)])
+    graph.put_co_engagement(2, [CoEngagement("k4", "k1", 9.0)])
+    graph.put_co_engagement(2, iter([*links, CoEngagement("k3", "k1", 0.5), CoEngagement("k1", "unknown", 1.0)]))
+    first, second, third = links[2], links[1], links[0]
+    assert graph.co_engaged("u", 2) == [first, second, third]
+    assert graph.co_engaged_with(["k3", "k1"], 2) == [first, second, CoEngagement("k3", "k1", 0.5)]
+    assert graph.co_engaging("k4", 2) == [second, third]
+    assert list(graph.scan_links(2)) == [first, second, third, CoEngagement("k3", "k1", 0.5)]
+    assert graph.co_engaged("u", 1) == [CoEngagement("k1", "k3", 9.0)]
+    assert graph.counts()["co_engagements"] == 5
+    graph.keep_co_engagement([2, 3])
+    assert list(graph.scan_links(1)) == []
+    assert graph.counts()["co_engagements"] == 4
+    graph.put_co_engagement(2, [])
+    assert graph.counts()["co_engagements"] == 0
+
+
+def test_more_than_one_batch(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign(f"k{i:03}") for i in range(250)])
+    graph.put_users([user(f"u{i:04}", edge(f"u{i:04}", f"k{i % 250:03}")) for i in range(1100)])
+    links = [CoEngagement(f"k{i:03}", f"k{j:03}", i / (j + 1)) for i in range(250) for j in range(10) if i != j]
+    graph.put_co_engagement(1, reversed(links))
+    assert list(graph.user_ids()) == [f"u{i:04}" for i in range(1100)]
+    assert list(graph.scan_links(1)) == links
+    assert len(graph.engagements_of([f"u{i:04}" for i in range(1000)])) == 1000
+    graph.keep_co_engagement([])
+    assert graph.counts()["co_engagements"] == 0
+    graph.delete_users([f"u{i:04}" for i in range(1099)])
+    assert list(graph.user_ids()) == ["u1099"]
+
+
+def test_user_ids_come_in_pages(graph: Neo4jGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recs.stores.graph._USERS_PER_PAGE", 4)
+    graph.put_users([user(odd) for odd in ODD_IDS])
+    assert list(graph.user_ids()) == sorted(ODD_IDS)
+    graph.delete_users(ODD_IDS[4:])
+    assert list(graph.user_ids()) == sorted(ODD_IDS[:4])
+
+
+@pytest.mark.parametrize("odd", ODD_IDS, ids=ascii)
+def test_any_id_works(graph: Neo4jGraph, odd: str) -> None:
+    graph.put_campaigns([campaign(i, i, channel=i, categories=(i,)) for i in ODD_IDS])
+    graph.put_users([UserEdges(i, (edge(i, i, "like", 1, AT),), {i: 1}) for i in ODD_IDS])
+    graph.put_co_engagement(1, [CoEngagement(i, odd, 1.0) for i in ODD_IDS])
+    assert graph.user(odd) == UserEdges(odd, (edge(odd, odd, "like", 1, AT),), {odd: 1})
+    assert graph.campaigns([odd]) == {
+        odd: CampaignNode(odd, f"name of {odd}", "active", odd, None, None, (odd,), (odd,))
+    }
+    assert graph.engagements_of([odd]) == graph.engaged_with([odd], 9) == [edge(odd, odd, "like", 1, AT)]
+    assert graph.targets_of_user(odd) == [(odd, 1, odd)]
+    assert graph.users_with_intents([odd], 9) == [(odd, odd, 1)]
+    assert graph.co_engaged(odd, 1) == [CoEngagement(odd, odd, 1.0)]
+    assert len(graph.co_engaging(odd, 1)) == len(ODD_IDS)
+    assert graph.set_status(odd, "paused") is True
+    graph.delete_users([odd])
+    assert graph.user(odd) is None
+    assert list(graph.user_ids()) == sorted(i for i in ODD_IDS if i != odd)
+    assert graph.counts()["campaigns"] == len(ODD_IDS)
+
+
+ids = st.text(max_size=15)
+engagements = st.dictionaries(
+    st.tuples(st.sampled_from(["k1", "k2"]), st.sampled_from(ACTIONS)),
+    st.tuples(st.integers(1, 2**31), st.none() | st.datetimes(timezones=st.just(UTC))),
+    max_size=4,
+)
+users = st.dictionaries(ids, st.tuples(engagements, st.dictionaries(ids, st.integers(1, 99), max_size=3)), max_size=3)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=users)
+def test_round_trip_of_anything(graph: Neo4jGraph, written: dict[str, Any]) -> None:
+    graph.put_campaigns([campaign("k1"), campaign("k2")])
+    expected = [
+        UserEdges(u, tuple(edge(u, *target, *value) for target, value in sorted(edges.items())), intents)
+        for u, (edges, intents) in written.items()
+    ]
+    graph.put_users(expected)
+    assert [graph.user(u) for u in written] == expected
+    everything = [e for one in sorted(expected, key=lambda one: one.user_id) for e in one.engagements]
+    assert graph.engagements_of(list(written)) == everything
+
+
+def test_many_threads_read_and_write(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k")])
+    graph.put_users([user(f"u{n}", edge(f"u{n}", "k")) for n in range(8)])
+
+    def read(n: int) -> bool:
+        return all(graph.user(f"u{n}") == user(f"u{n}", edge(f"u{n}", "k")) for _ in range(10))
+
+    def write(n: int) -> None:
+        graph.put_users([user("same", edge("same", "k", "view", n + 1), i=n + 1), user(f"other {n}")])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(8)))
+        list(pool.map(write, range(8)))
+    same = graph.user("same")
+    assert same is not None
+    (view,) = same.engagements
+    assert same.intents == {"i": view.count}
+    assert graph.counts()["users"] == 17
+
+
+def test_check_counts_and_close_twice(graph: Neo4jGraph, address: Address) -> None:
+    graph.put_campaigns([campaign("k", "i")])
+    check = graph.check()
+    assert check.role == "graph"
+    assert "Neo4j" in check.product
+    assert check.milliseconds > 0
+    assert check.counts == {"users": 0, "campaigns": 1}
+    other = address.open()
+    other.close()
+    other.close()
+    with pytest.raises(StoreError, match="graph"):
+        other.counts()
+
+
+def test_a_wrong_password_is_a_store_error(address: Address) -> None:
+    wrong = Neo4jGraph(address.url, user=address.user or "neo4j", password="wrong", database=address.database)
+    with pytest.raises(StoreError) as raised:
+        wrong.counts()
+    assert not isinstance(raised.value, StoreUnavailableError)
+    wrong.close()
+
+
+@pytest.mark.parametrize("listening", [True, False], ids=["says nothing", "is not there"])
+def test_a_server_that_does_not_answer_is_unavailable_in_time(listening: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tarpit:
+        port = tarpit.getsockname()[1]
+        if not listening:
+            tarpit.close()
+        graph = Neo4jGraph(f"bolt://127.0.0.1:{port}", user="neo4j", password="secret", timeout_seconds=0.5)
+        for call in (graph.check, lambda: graph.user("u"), lambda: graph.put_users([user("u")])):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{port}") as raised:
+                call()
+            assert time.monotonic() - began < 1.5
+            assert raised.value.store == "graph"
+            assert "secret" not in str(raised.value)
+        graph.close()
+
+
+def test_a_url_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(StoreError, match="not a Neo4j URL"):
+        Neo4jGraph("http://127.0.0.1")
