@@ -1,0 +1,56 @@
+"""Which campaigns go together: an item-to-item model that is fitted in the batch flow and kept as graph links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from recs.model import CoEngagement
+
+#: Measured on five data sets of 400 to 2,000 users: better than smaller values in a blend with other components.
+EASE_LAMBDA = 500.0
+
+_DECIMALS = 6
+
+
+def ease_links(
+    engagement: sparse.csr_array,
+    campaign_ids: Sequence[str],
+    *,
+    links_per_campaign: int,
+    regularisation: float = EASE_LAMBDA,
+) -> list[CoEngagement]:
+    """Return each campaign's strongest links to others, sorted by (source, target).
+
+    `engagement` is (n_users, n_campaigns), 1 where the user took the campaign, its columns named by `campaign_ids`.
+    Only its Gram matrix (n_campaigns, n_campaigns) is used, so the cost of the fit does not depend on the number of
+    users. Weights are rounded to 6 decimals and ties fall by id, so that the same engagements give the same links;
+    links of weight 0 are left out. "Strongest" is by absolute weight: a negative link says what does not go together.
+
+    Source: H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+    """
+    if not engagement.shape[1]:
+        return []
+    gram = np.asarray((engagement.T @ engagement).todense(), dtype=np.float64)
+    engaged = gram.diagonal() > 0
+    if not engaged.any():
+        return []
+    gram[np.diag_indices_from(gram)] += regularisation
+    precision = np.linalg.inv(gram)
+    weights = np.round(-precision / precision.diagonal(), _DECIMALS)
+    np.fill_diagonal(weights, 0.0)
+
+    # Sorted by id first, so that a stable sort by weight leaves ties in order of id.
+    by_id = np.array(sorted(range(len(campaign_ids)), key=campaign_ids.__getitem__), dtype=np.intp)
+    links = []
+    for source in by_id[engaged[by_id]]:
+        row = weights[source, by_id]
+        strongest = np.argsort(-np.abs(row), kind="stable")[:links_per_campaign]
+        links += [
+            CoEngagement(campaign_ids[source], campaign_ids[by_id[t]], float(row[t]))
+            for t in np.sort(strongest)
+            if row[t]
+        ]
+    return links
