@@ -99,6 +99,12 @@ class Preferences(_Record):
             return default if channel is None else self.channels.get(channel, default)
         return bool(self.channels) if channel is None else channel in self.channels
 
+    def allows_any_channel(self) -> bool:
+        """Return False for a user who wants no campaigns at all."""
+        if isinstance(self.channels, dict):
+            return self.channels.get("*", True) or any(self.channels.values())
+        return self.channels is None or bool(self.channels)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredConversation:

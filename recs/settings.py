@@ -51,7 +51,8 @@ class Settings(BaseSettings):
     """The wheel's model, or a path, or a hub id, of any sentence-transformers model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Encoder arithmetic; auto calibrates once per machine and remembers."""
-    encode_batch_size: int = Field(default=64, ge=1)
+    encode_batch_tokens: int = Field(default=2048, ge=256)
+    """Tokens, padding included, that go through the encoder at once."""
     max_text_chars: int = Field(default=20_000, ge=100)
     """Longer texts are cut for embedding; the model reads 256 tokens anyway. They are stored whole."""
 

@@ -1,0 +1,170 @@
+"""The evidence behind each score: who took it, what leads to it, and the words that made two users alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recs.bootstrap import Stores
+from recs.embed import normalise_text, text_key
+from recs.errors import StoreUnavailableError
+from recs.model import ACTION_STRENGTH, EngagementEdge, Evidence, Generation, Item, Quote, StoredConversation
+from recs.ranking import COMPONENTS
+from recs.retrieval.catalogue import Catalogue
+from recs.retrieval.signals import Signals, taken
+from recs.settings import Settings
+
+NEIGHBOURS_PER_ITEM = 3
+OWN_CAMPAIGNS_PER_ITEM = 2
+#: Neighbours whose words are looked up for one answer, and how much of each is read.
+QUOTED_NEIGHBOURS = 8
+_CONVERSATIONS_READ = 5
+_TEXTS_READ = 40
+
+_Said = tuple[Quote, NDArray[np.float32]]
+
+
+class Explainer:
+    """Fills in the evidence of an answer."""
+
+    def __init__(self, stores: Stores, generation: Generation, catalogue: Catalogue, settings: Settings) -> None:
+        self._stores = stores
+        self._generation = generation
+        self._catalogue = catalogue
+        self._settings = settings
+
+    def explain(self, items: Sequence[Item], signals: Signals, user_id: str | None) -> set[str]:
+        """Add evidence to each item in place; returns the stores that it had to do without.
+
+        Every piece is something that the score was computed from: a neighbour of the pool who took the campaign, an
+        intent of the user's that it targets, a link from a campaign that the user took.
+        """
+        named: list[str] = []
+        for item in items:
+            item.evidence += self._neighbours(item, signals)
+            item.evidence += self._co_engagement(item, signals)
+            item.evidence += self._intents(item, signals)
+            item.evidence += self._content(item, signals)
+            named += [e.user_id for e in item.evidence if e.user_id is not None]
+        quoted = list(dict.fromkeys(named))[:QUOTED_NEIGHBOURS]
+        if not quoted:
+            return set()
+        try:
+            quotes = self._quotes(quoted, signals, user_id)
+        except StoreUnavailableError as exc:
+            return {exc.store}
+        for item in items:
+            for piece in item.evidence:
+                if piece.user_id in quotes:
+                    piece.quote, piece.own_quote = quotes[piece.user_id]
+        return set()
+
+    def _neighbours(self, item: Item, signals: Signals) -> list[Evidence]:
+        similarity = {member.user_id: member.similarity for member in signals.pool}
+        strongest: dict[str, EngagementEdge] = {}
+        against = {e.user_id for e in signals.pool_edges if e.campaign_id == item.campaign_id and e.action == "dislike"}
+        for edge in signals.pool_edges:
+            if edge.campaign_id != item.campaign_id or edge.user_id in against:
+                continue
+            held = strongest.get(edge.user_id)
+            if held is None or _telling(edge) > _telling(held):
+                strongest[edge.user_id] = edge
+        ranked = sorted(
+            strongest.values(),
+            key=lambda e: (-ACTION_STRENGTH[e.action] * max(0.0, similarity[e.user_id]) ** 3, e.user_id),
+        )
+        return [
+            Evidence(
+                kind="neighbour",
+                user_id=edge.user_id,
+                similarity=round(similarity[edge.user_id], 4),
+                action=edge.action,
+                at=edge.last_at,
+            )
+            for edge in ranked[:NEIGHBOURS_PER_ITEM]
+        ]
+
+    def _co_engagement(self, item: Item, signals: Signals) -> list[Evidence]:
+        own = taken(signals.own)
+        links = [x for x in signals.links if x.target == item.campaign_id and x.weight > 0 and x.source in own]
+        links.sort(key=lambda x: (-x.weight, x.source))
+        return [
+            Evidence(kind="co_engagement", campaign_id=link.source, weight=link.weight)
+            for link in links[:OWN_CAMPAIGNS_PER_ITEM]
+        ]
+
+    def _intents(self, item: Item, signals: Signals) -> list[Evidence]:
+        if signals.own is None:
+            return []
+        targeted = self._catalogue.nodes[self._catalogue.position[item.campaign_id]].intents
+        counts = signals.own.intents
+        shared = sorted((name for name in targeted if name in counts), key=lambda name: (-counts[name], name))
+        return [Evidence(kind="intent", intent=name, weight=float(counts[name])) for name in shared]
+
+    def _content(self, item: Item, signals: Signals) -> list[Evidence]:
+        """Name the user's own campaign whose text is nearest, where the content component speaks for the item."""
+        position = self._catalogue.position
+        column = position[item.campaign_id]
+        likeness = signals.raw[COMPONENTS.index("content"), column]
+        own = [position[c] for c in sorted(taken(signals.own)) if c in position]
+        own = [i for i in own if not np.isnan(self._catalogue.vectors[i]).any()]
+        if not own or not likeness > 0:
+            return []
+        cosines = self._catalogue.vectors[own] @ self._catalogue.vectors[column]
+        nearest = own[int(np.argmax(cosines))]
+        return [
+            Evidence(
+                kind="content",
+                campaign_id=self._catalogue.ids[nearest],
+                similarity=round(float(cosines.max()), 4),
+            )
+        ]
+
+    def _quotes(
+        self, neighbours: Sequence[str], signals: Signals, user_id: str | None
+    ) -> dict[str, tuple[Quote, Quote | None]]:
+        """Return per neighbour the message that is nearest to the user's words, and the user's own one next to it."""
+        asked = [*neighbours, user_id] if user_id is not None else list(neighbours)
+        by_user: dict[str, list[StoredConversation]] = {user: [] for user in asked}
+        for stored in self._stores.documents.of_users(asked):
+            by_user[stored.conversation.user_id].append(stored)
+        messages = {user: self._messages(conversations) for user, conversations in by_user.items()}
+        keys = list(dict.fromkeys(key for said in messages.values() for _, key in said))
+        vectors = self._stores.vectors.open(self._generation.build).get("texts", keys)
+        said = {u: [(q, vectors[key]) for q, key in found if key in vectors] for u, found in messages.items()}
+        own: list[_Said] = said.get(user_id, []) if user_id is not None else []
+        quotes: dict[str, tuple[Quote, Quote | None]] = {}
+        for neighbour in neighbours:
+            if said[neighbour]:
+                quotes[neighbour] = _nearest_pair(said[neighbour], own, signals.vector)
+        return quotes
+
+    def _messages(self, conversations: Sequence[StoredConversation]) -> list[tuple[Quote, str]]:
+        """Return the user's own latest messages, with the key of each one's vector."""
+        found: list[tuple[Quote, str]] = []
+        for stored in reversed(conversations[-_CONVERSATIONS_READ:]):
+            c = stored.conversation
+            for index, message in enumerate(c.messages):
+                words = normalise_text(message.text, self._settings.max_text_chars) if message.role == "user" else ""
+                if words:
+                    quote = Quote(conversation_id=c.conversation_id, message_index=index, text=message.text)
+                    found.append((quote, text_key(words)))
+        return found[:_TEXTS_READ]
+
+
+def _telling(edge: EngagementEdge) -> tuple[float, str]:
+    return ACTION_STRENGTH[edge.action], edge.action
+
+
+def _nearest_pair(
+    theirs: Sequence[_Said], own: Sequence[_Said], vector: NDArray[np.float32] | None
+) -> tuple[Quote, Quote | None]:
+    their_matrix = np.stack([v for _, v in theirs])
+    if own:
+        cosines = their_matrix @ np.stack([v for _, v in own]).T
+        row, column = divmod(int(np.argmax(cosines)), cosines.shape[1])
+        return theirs[row][0], own[column][0]
+    row = int(np.argmax(their_matrix @ vector)) if vector is not None else 0
+    return theirs[row][0], None
