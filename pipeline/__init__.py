@@ -1,0 +1,1 @@
+"""The batch flow: Prefect tasks around the functions of `recs.ingest` and `recs.batch`."""

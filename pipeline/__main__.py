@@ -1,0 +1,69 @@
+"""`python -m pipeline`: run the flow once, or on a schedule. `recs run` starts this as a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recs import embedded
+from recs.errors import RecsError
+from recs.logs import configure_logs
+from recs.settings import load_settings
+
+
+def main(
+    conversations: Annotated[list[Path] | None, typer.Argument()] = None,
+    campaigns: Annotated[list[Path] | None, typer.Option()] = None,
+    preferences: Annotated[list[Path] | None, typer.Option()] = None,
+    mapping: Annotated[Path | None, typer.Option()] = None,
+    rebuild: Annotated[bool, typer.Option()] = False,
+    json_out: Annotated[Path | None, typer.Option("--json")] = None,
+    every: Annotated[float | None, typer.Option(min=1)] = None,
+) -> None:
+    """Load conversations; with --every, again every so many seconds."""
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    arguments: dict[str, Any] = {
+        "conversations": _absolute(conversations),
+        "campaigns": _absolute(campaigns),
+        "preferences": _absolute(preferences),
+        "mapping": str(mapping.resolve()) if mapping else None,
+        "rebuild": rebuild,
+        "json_out": str(json_out.resolve()) if json_out else None,
+    }
+    with embedded.session(settings, embedded.SERVICES) as resolved:
+        # Prefect reads its settings when it is imported.
+        os.environ["PREFECT_API_URL"] = str(resolved.prefect_url)
+        os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        os.environ.setdefault("PREFECT_HOME", str(resolved.home.resolve() / "prefect"))
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+        # Prefect imports a validator of URLs that takes seconds to compile its grammar and is never used here;
+        # jsonschema goes without where it is missing.
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+        from pipeline.flow import load_conversations
+
+        if every is None:
+            load_conversations(**arguments)
+        else:
+            load_conversations.serve(name="every", interval=every, parameters=arguments, print_starting_message=True)
+
+
+def _absolute(paths: list[Path] | None) -> list[str]:
+    return [str(path.resolve()) for path in paths or []]
+
+
+if __name__ == "__main__":
+    if not sys.warnoptions:
+        # Notes of libraries to developers; `python -W default -m pipeline` shows them.
+        warnings.simplefilter("ignore")
+    try:
+        typer.run(main)
+    except RecsError as exc:
+        print(f"recs: {exc}", file=sys.stderr)
+        sys.exit(1)

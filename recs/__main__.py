@@ -1,0 +1,5 @@
+"""`python -m recs` is the command `recs`."""
+
+from recs.cli import main
+
+main()
