@@ -1,0 +1,1 @@
+"""The sample data and its generator; see README.md here."""
