@@ -1,0 +1,40 @@
+# What a checkout needs: `make run` and `make test`. Everything goes into .venv and .recs, nothing elsewhere.
+
+PYTHON ?= python3.11
+# Extra arguments for the installation of torch alone, such as the index of its CPU builds.
+TORCH_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup run test check clean
+
+help:
+	@echo "make run     set up, start everything on the sample data (Ctrl-C ends it)"
+	@echo "make test    set up, run the tests"
+	@echo "make check   lint, format, types"
+	@echo "make setup   make $(VENV) with everything in it"
+	@echo "make clean   remove $(VENV) and .recs"
+
+setup: $(VENV)/.complete
+
+# torch goes first and alone, so that its build can be chosen; pip then leaves it as it is.
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch $(TORCH_ARGS)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[workbench,dev]'
+	@touch $@
+
+run: setup
+	@exec $(BIN)/recs demo
+
+test: setup
+	@exec $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	-$(BIN)/recs down
+	rm -rf $(VENV) .recs
