@@ -47,12 +47,12 @@ def describe_evidence(evidence: Evidence) -> str:
                     text += f' - compare "{_short(evidence.own_quote.text)}"'
             return text
         case "co_engagement":
-            return f"Users who took {evidence.campaign_id}, as this user did, tend to take this too."
+            return f"Users who took {evidence.name or evidence.campaign_id}, as this user did, tend to take this too."
         case "intent":
             times = int(evidence.weight or 0)
             return f"It is meant for {_words(evidence.intent)}, which the user asked about {times}x."
         case "content":
-            return f"Its text is much like that of {evidence.campaign_id}, which the user took."
+            return f"Its text is much like that of {evidence.name or evidence.campaign_id}, which the user took."
 
 
 def describe_item(item: Item) -> str:

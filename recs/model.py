@@ -250,6 +250,7 @@ class Evidence(BaseModel):
     at: datetime | None = None
     intent: str | None = None
     campaign_id: str | None = Field(default=None, description="For co_engagement and content: the user's own campaign.")
+    name: str | None = Field(default=None, description="Name of that campaign.")
     weight: float | None = None
     quote: Quote | None = None
     own_quote: Quote | None = Field(default=None, description="The user's own message that the quote resembles most.")

@@ -40,11 +40,7 @@ def recommend(
 ) -> None:
     """Print ranked campaigns for a user or a text, with breakdown and evidence."""
     if (user_id is None) == (not text):
-        pass
-    elif user_id is not None:
-        raise InputError("give a USER_ID or --text, not both")
-    else:
-        raise InputError("give a USER_ID or --text")
+        raise InputError("a USER_ID or --text is needed" if user_id is None else "give a USER_ID or --text, not both")
     with _recommender() as recommender:
         answer = (
             recommender.recommend(user_id, k=k) if user_id is not None else recommender.recommend_text(text or [], k=k)

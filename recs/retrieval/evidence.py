@@ -91,9 +91,13 @@ class Explainer:
         links = [x for x in signals.links if x.target == item.campaign_id and x.weight > 0 and x.source in own]
         links.sort(key=lambda x: (-x.weight, x.source))
         return [
-            Evidence(kind="co_engagement", campaign_id=link.source, weight=link.weight)
+            Evidence(kind="co_engagement", campaign_id=link.source, name=self._name(link.source), weight=link.weight)
             for link in links[:OWN_CAMPAIGNS_PER_ITEM]
         ]
+
+    def _name(self, campaign_id: str) -> str | None:
+        column = self._catalogue.position.get(campaign_id)
+        return None if column is None else self._catalogue.nodes[column].name
 
     def _intents(self, item: Item, signals: Signals) -> list[Evidence]:
         if signals.own is None:
@@ -118,6 +122,7 @@ class Explainer:
             Evidence(
                 kind="content",
                 campaign_id=self._catalogue.ids[nearest],
+                name=self._catalogue.nodes[nearest].name,
                 similarity=round(float(cosines.max()), 4),
             )
         ]

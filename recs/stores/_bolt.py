@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar, cast
 
 from neo4j import Driver, GraphDatabase, Query, ResultSummary, Session, Transaction
 from neo4j.exceptions import (
@@ -21,12 +21,11 @@ from neo4j.exceptions import (
     SessionExpired,
     TransientError,
 )
-from neo4j.time import DateTime
 
 from recs.errors import StoreError, StoreUnavailableError
 
 _T = TypeVar("_T")
-Row = tuple[Any, ...]
+Row = list[Any]
 
 _GONE = (ServiceUnavailable, SessionExpired, TransientError, ConnectionAcquisitionTimeoutError)
 _AGAIN = (*_GONE, ConstraintError)
@@ -63,12 +62,16 @@ class Bolt:
         _bound_reads(self._driver, timeout_seconds)
 
     def read(self, cypher: LiteralString, **parameters: Any) -> list[Row]:
-        """Return the rows of one query, in one round trip."""
-        return self._read(cypher, parameters)[0]
+        """Return the rows of one query that returns `collect([...])`, in one round trip.
+
+        One record that holds all rows takes the driver a quarter of the time that a record per row takes.
+        """
+        ((rows,),) = self._run(cypher, parameters)[0]
+        return cast("list[Row]", rows)
 
     def server(self, cypher: LiteralString) -> tuple[list[Row], str]:
         """Return the rows of one query, and what the server calls itself."""
-        rows, summary = self._read(cypher, {})
+        rows, summary = self._run(cypher, {})
         return rows, summary.server.agent
 
     def write(self, work: Callable[[Transaction], _T]) -> _T:
@@ -83,18 +86,18 @@ class Bolt:
         return self._repeated(committed)
 
     def run(self, cypher: LiteralString, **parameters: Any) -> list[Row]:
-        """Return the rows of one query that writes, in a transaction of its own."""
-        return self._read(cypher, parameters)[0]
+        """Return the records of one query, in a transaction of its own."""
+        return self._run(cypher, parameters)[0]
 
     def close(self) -> None:
         self._driver.close()
 
-    def _read(self, cypher: LiteralString, parameters: Mapping[str, Any]) -> tuple[list[Row], ResultSummary]:
+    def _run(self, cypher: LiteralString, parameters: Mapping[str, Any]) -> tuple[list[Row], ResultSummary]:
         query = Query(cypher, timeout=self._timeout_seconds)
 
         def rows(session: Session) -> tuple[list[Row], ResultSummary]:
             result = session.run(query, dict(parameters))
-            return [tuple(values) for values in result.values()], result.consume()
+            return result.values(), result.consume()
 
         return self._repeated(rows)
 
@@ -134,12 +137,17 @@ class Bolt:
         return StoreUnavailableError("graph", what)
 
 
-def utc(value: DateTime | None) -> datetime | None:
-    """Return a Cypher time in UTC; ArcadeDB hands times back without their zone, and all that we store is in UTC."""
-    if value is None:
+def in_utc(at: datetime | None) -> str | None:
+    """Return what Cypher's datetime() reads; texts, because the driver takes 0.2 ms to pack or unpack a time."""
+    return None if at is None else at.astimezone(UTC).isoformat()
+
+
+def from_utc(text: str | None) -> datetime | None:
+    """Return the time that Cypher's toString() wrote; ArcadeDB leaves out the zone, and all that we store is in UTC."""
+    if text is None:
         return None
-    native: datetime = value.to_native()
-    return native.replace(tzinfo=UTC) if native.tzinfo is None else native.astimezone(UTC)
+    at = datetime.fromisoformat(text)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _bound_reads(driver: Driver, timeout_seconds: float) -> None:

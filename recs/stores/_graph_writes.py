@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from neo4j import Transaction
 
 from recs.model import Campaign, UserEdges
-from recs.stores._bolt import Row, utc
+from recs.stores._bolt import from_utc, in_utc
 
 
 def put_campaigns(tx: Transaction, *, campaigns: Sequence[Campaign]) -> None:
@@ -18,8 +17,8 @@ def put_campaigns(tx: Transaction, *, campaigns: Sequence[Campaign]) -> None:
     tx.run(
         """
         UNWIND $rows AS row MERGE (c:Campaign {id: row.id})
-        SET c.name = row.name, c.status = row.status, c.channel = row.channel, c.starts_at = row.starts_at,
-            c.ends_at = row.ends_at, c.categories = row.categories
+        SET c.name = row.name, c.status = row.status, c.channel = row.channel, c.starts_at = datetime(row.starts_at),
+            c.ends_at = datetime(row.ends_at), c.categories = row.categories
         """,
         rows=rows,
     ).consume()
@@ -45,7 +44,7 @@ def put_users(tx: Transaction, *, users: Sequence[UserEdges]) -> None:
     # Setting the id again takes the lock that makes two writers of one user follow each other.
     tx.run("UNWIND $ids AS id MERGE (u:User {id: id}) SET u.id = id", ids=ids).consume()
     engagements = [
-        (user.user_id, e.campaign_id, e.action, e.count, _in_utc(e.last_at)) for user in users for e in user.engagements
+        (user.user_id, e.campaign_id, e.action, e.count, in_utc(e.last_at)) for user in users for e in user.engagements
     ]
     _replace(tx, ids, _ENGAGEMENTS, engagements)
     intents = [(user.user_id, name, "", count, None) for user in users for name, count in user.intents.items()]
@@ -55,7 +54,7 @@ def put_users(tx: Transaction, *, users: Sequence[UserEdges]) -> None:
 _ENGAGEMENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] = (
     """
     UNWIND $ids AS id MATCH (u:User {id: id})-[e:ENGAGED_WITH]->(c:Campaign)
-    RETURN u.id, c.id, e.action, e.count, e.last_at
+    RETURN collect([u.id, c.id, e.action, e.count, toString(e.last_at)])
     """,
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]})-[e:ENGAGED_WITH]->(c:Campaign {id: row[1]})
@@ -63,15 +62,18 @@ _ENGAGEMENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] 
     """,
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]})-[e:ENGAGED_WITH]->(c:Campaign {id: row[1]})
-    WHERE e.action = row[2] SET e.count = row[3], e.last_at = row[4]
+    WHERE e.action = row[2] SET e.count = row[3], e.last_at = datetime(row[4])
     """,
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]}) MATCH (c:Campaign {id: row[1]})
-    CREATE (u)-[:ENGAGED_WITH {action: row[2], count: row[3], last_at: row[4]}]->(c)
+    CREATE (u)-[:ENGAGED_WITH {action: row[2], count: row[3], last_at: datetime(row[4])}]->(c)
     """,
 )
 _INTENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] = (
-    "UNWIND $ids AS id MATCH (u:User {id: id})-[h:HAS_INTENT]->(i:Intent) RETURN u.id, i.name, '', h.count, null",
+    """
+    UNWIND $ids AS id MATCH (u:User {id: id})-[h:HAS_INTENT]->(i:Intent)
+    RETURN collect([u.id, i.name, '', h.count, null])
+    """,
     "UNWIND $rows AS row MATCH (u:User {id: row[0]})-[h:HAS_INTENT]->(i:Intent {name: row[1]}) DELETE h",
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]})-[h:HAS_INTENT]->(i:Intent {name: row[1]})
@@ -88,13 +90,12 @@ def _replace(
     tx: Transaction,
     ids: list[str],
     queries: tuple[LiteralString, LiteralString, LiteralString, LiteralString],
-    rows: Iterable[Row],
+    rows: Iterable[tuple[Any, ...]],
 ) -> None:
     """Make `rows` (user, target, action, count, last_at) all edges of one kind that leave the users."""
     read, delete, update, create = queries
-    there: dict[Row, Row] = {}
-    for user, target, action, count, at in tx.run(read, ids=ids).values():
-        there[user, target, action] = (count, utc(at))
+    ((found,),) = tx.run(read, ids=ids).values()
+    there = {(user, target, action): (count, in_utc(from_utc(at))) for user, target, action, count, at in found}
     wanted = {row[:3]: row[3:] for row in rows}
     changes = (
         (delete, [edge for edge in there if edge not in wanted]),
@@ -112,12 +113,8 @@ def _campaign_row(campaign: Campaign) -> dict[str, Any]:
         "name": campaign.name,
         "status": campaign.status,
         "channel": campaign.channel,
-        "starts_at": _in_utc(campaign.starts_at),
-        "ends_at": _in_utc(campaign.ends_at),
+        "starts_at": in_utc(campaign.starts_at),
+        "ends_at": in_utc(campaign.ends_at),
         "categories": list(campaign.categories),
         "intents": sorted(set(campaign.intents)),
     }
-
-
-def _in_utc(at: datetime | None) -> datetime | None:
-    return None if at is None else at.astimezone(UTC)

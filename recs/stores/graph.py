@@ -18,7 +18,7 @@ from typing import Any, LiteralString, TypeVar
 from neo4j import Transaction
 
 from recs.model import Campaign, CoEngagement, EngagementEdge, UserEdges
-from recs.stores._bolt import Bolt, Row, utc
+from recs.stores._bolt import Bolt, Row, from_utc
 from recs.stores._graph_writes import put_campaigns, put_users
 from recs.stores.ports import CampaignNode, Check
 
@@ -40,11 +40,13 @@ _COUNTS: LiteralString = """
 """
 _QUICK_COUNTS: LiteralString = "RETURN COUNT { (:User) } AS users, COUNT { (:Campaign) } AS campaigns"
 _COUNTED = ("users", "campaigns", "intents", "engagements", "has_intent", "targets", "co_engagements")
-_LINK: LiteralString = "RETURN a.id AS source, b.id AS target, l.weight AS weight"
+_LINK: LiteralString = "RETURN collect([a.id, b.id, l.weight])"
 _CAMPAIGN: LiteralString = """
-    RETURN c.id, c.name, c.status, c.channel, c.starts_at, c.ends_at, c.categories,
-           [(c)-[:TARGETS]->(i:Intent) | i.name] AS intents
+    WITH c, [(c)-[:TARGETS]->(i:Intent) | i.name] AS intents
+    RETURN collect([c.id, c.name, c.status, c.channel, toString(c.starts_at), toString(c.ends_at), c.categories, intents])
 """
+
+_USER_PAGE: LiteralString = " WITH u.id AS id ORDER BY id LIMIT $limit RETURN collect([id])"
 
 _CAMPAIGNS_PER_WRITE = 200
 _USERS_PER_WRITE = 500
@@ -109,7 +111,7 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (u:User {id: $id}) OPTIONAL MATCH (u)-[r:ENGAGED_WITH|HAS_INTENT]->(n)
-            RETURN type(r), n.id, r.action, r.count, r.last_at, n.name
+            RETURN collect([type(r), n.id, r.action, r.count, toString(r.last_at), n.name])
             """,
             id=user_id,
         )
@@ -125,7 +127,7 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (u:User)-[e:ENGAGED_WITH]->(c:Campaign) WHERE u.id IN $ids
-            RETURN u.id, c.id, e.action, e.count, e.last_at
+            RETURN collect([u.id, c.id, e.action, e.count, toString(e.last_at)])
             """,
             ids=list(set(user_ids)),
         )
@@ -137,8 +139,9 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (c:Campaign)<-[e:ENGAGED_WITH]-(u:User) WHERE c.id IN $ids
-            RETURN u.id AS user, c.id AS campaign, e.action AS action, e.count, e.last_at
+            WITH c.id AS campaign, u.id AS user, e.action AS action, e.count AS count, e.last_at AS at
             ORDER BY campaign, user, action LIMIT $limit
+            RETURN collect([user, campaign, action, count, toString(at)])
             """,
             ids=list(set(campaign_ids)),
             limit=limit,
@@ -151,7 +154,8 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (u:User)-[h:HAS_INTENT]->(i:Intent) WHERE i.name IN $names
-            RETURN u.id AS user, i.name AS intent, h.count ORDER BY user, intent LIMIT $limit
+            WITH u.id AS user, i.name AS intent, h.count AS count ORDER BY user, intent LIMIT $limit
+            RETURN collect([user, intent, count])
             """,
             names=list(set(intents)),
             limit=limit,
@@ -159,16 +163,13 @@ class Neo4jGraph:
         return [(user, intent, int(count)) for user, intent, count in rows]
 
     def user_ids(self) -> Iterator[str]:
-        page = self._bolt.read("MATCH (u:User) RETURN u.id AS id ORDER BY id LIMIT $limit", limit=_USERS_PER_PAGE)
+        page = self._bolt.read("MATCH (u:User)" + _USER_PAGE, limit=_USERS_PER_PAGE)
         while page:
             yield from (row[0] for row in page)
             if len(page) < _USERS_PER_PAGE:
                 return
-            page = self._bolt.read(
-                "MATCH (u:User) WHERE u.id > $last RETURN u.id AS id ORDER BY id LIMIT $limit",
-                last=page[-1][0],
-                limit=_USERS_PER_PAGE,
-            )
+            after = "MATCH (u:User) WHERE u.id > $last" + _USER_PAGE
+            page = self._bolt.read(after, last=page[-1][0], limit=_USERS_PER_PAGE)
 
     # Intents
 
@@ -176,7 +177,7 @@ class Neo4jGraph:
         if not intents:
             return []
         rows = self._bolt.read(
-            "MATCH (i:Intent)<-[:TARGETS]-(c:Campaign) WHERE i.name IN $names RETURN i.name, c.id",
+            "MATCH (i:Intent)<-[:TARGETS]-(c:Campaign) WHERE i.name IN $names RETURN collect([i.name, c.id])",
             names=list(set(intents)),
         )
         return sorted((intent, campaign_id) for intent, campaign_id in rows)
@@ -185,7 +186,7 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (:User {id: $id})-[h:HAS_INTENT]->(i:Intent)<-[:TARGETS]-(c:Campaign)
-            RETURN i.name, h.count, c.id
+            RETURN collect([i.name, h.count, c.id])
             """,
             id=user_id,
         )
@@ -247,7 +248,7 @@ class Neo4jGraph:
         )
 
     def scan_links(self, generation: int) -> Iterator[CoEngagement]:
-        campaign_ids = sorted(row[0] for row in self._bolt.read("MATCH (c:Campaign) RETURN c.id"))
+        campaign_ids = sorted(row[0] for row in self._bolt.read("MATCH (c:Campaign) RETURN collect([c.id])"))
         for batch in _batches(campaign_ids, _CAMPAIGNS_PER_PAGE):
             yield from self.co_engaged_with(batch, generation)
 
@@ -255,7 +256,7 @@ class Neo4jGraph:
 
     def counts(self) -> dict[str, int]:
         """Return how many there are of each; an intent that nothing leads to any more is not counted."""
-        return _counted(self._bolt.read(_COUNTS))
+        return _counted(self._bolt.run(_COUNTS))
 
     def check(self) -> Check:
         began = time.perf_counter()
@@ -292,15 +293,15 @@ def _campaign_node(row: Row) -> CampaignNode:
         name,
         status,
         channel,
-        utc(starts_at),
-        utc(ends_at),
+        from_utc(starts_at),
+        from_utc(ends_at),
         tuple(categories or ()),
         tuple(sorted(intents)),
     )
 
 
 def _engagement(user_id: str, campaign_id: str, action: Any, count: Any, last_at: Any) -> EngagementEdge:
-    return EngagementEdge(user_id, campaign_id, action, int(count), utc(last_at))
+    return EngagementEdge(user_id, campaign_id, action, int(count), from_utc(last_at))
 
 
 def _by_user(edge: EngagementEdge) -> tuple[str, str, str]:

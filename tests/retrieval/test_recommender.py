@@ -163,11 +163,11 @@ def test_an_audience_scores_users_as_their_own_recommendations_do(company):
 
 def test_an_answer_is_cached_under_one_id_and_recorded(company):
     stores, recommender = company
-    first = recommender.recommend("bob")
-    again = recommender.recommend("bob")
+    first = recommender.recommend("fay")
+    again = recommender.recommend("fay")
     assert (first.cached, again.cached) == (False, True)
     assert again == first.model_copy(update={"cached": True})
-    assert recommender.recommend("bob", k=3).recommendation_id != first.recommendation_id
+    assert recommender.recommend("fay", k=3).recommendation_id != first.recommendation_id
     shown = stores.state.shown(first.recommendation_id)
     assert shown is not None
     kept = type(first).model_validate_json(shown)
