@@ -42,7 +42,8 @@ def main(
         os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
         os.environ.setdefault("DO_NOT_TRACK", "1")
         os.environ.setdefault("PREFECT_HOME", str(resolved.home.resolve() / "prefect"))
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+        # What fails is told once, by the caller of the flow; Prefect's UI has the rest.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         # Prefect imports a validator of URLs that takes seconds to compile its grammar and is never used here;
         # jsonschema goes without where it is missing.
         sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
@@ -62,8 +63,10 @@ if __name__ == "__main__":
     if not sys.warnoptions:
         # Notes of libraries to developers; `python -W default -m pipeline` shows them.
         warnings.simplefilter("ignore")
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
     try:
-        typer.run(main)
+        app()
     except RecsError as exc:
         print(f"recs: {exc}", file=sys.stderr)
         sys.exit(1)

@@ -17,6 +17,7 @@ from datetime import UTC
 from typing import Any, TypeVar
 
 import bson
+from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReplaceOne
@@ -30,6 +31,7 @@ from recs.stores import _document_layout as layout
 from recs.stores.ports import Check
 
 _Document = dict[str, Any]
+_UTC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 _T = TypeVar("_T")
 
 _IDS_PER_QUERY = 200
@@ -251,7 +253,7 @@ class MongoDocuments:
                     "documents", f"conversation {document['_id']!r} lacks its part {part_id}; load it again"
                 )
             parts.append(part["body"])
-        return bson.decode(b"".join(parts))
+        return bson.decode(b"".join(parts), _UTC)
 
     def _by_id(
         self, collection: Collection[_Document], ids: Sequence[str], fields: Mapping[str, int] | None = None

@@ -43,7 +43,8 @@ _COUNTED = ("users", "campaigns", "intents", "engagements", "has_intent", "targe
 _LINK: LiteralString = "RETURN collect([a.id, b.id, l.weight])"
 _CAMPAIGN: LiteralString = """
     WITH c, [(c)-[:TARGETS]->(i:Intent) | i.name] AS intents
-    RETURN collect([c.id, c.name, c.status, c.channel, toString(c.starts_at), toString(c.ends_at), c.categories, intents])
+    RETURN collect([c.id, c.name, c.status, c.channel, toString(c.starts_at), toString(c.ends_at), c.categories,
+                    intents])
 """
 
 _USER_PAGE: LiteralString = " WITH u.id AS id ORDER BY id LIMIT $limit RETURN collect([id])"

@@ -74,6 +74,7 @@ def test_the_same_input_again_publishes_nothing(undisturbed):
     assert (counts["read"], counts["duplicate"], counts["loaded"], counts["embedded"]) == (60, 60, 0, 0)
 
 
+@pytest.mark.timeout(900)
 def test_killed_after_every_stage_it_ends_in_the_same_state(undisturbed, prefect_servers, sample, tmp_path):
     settings = fresh_settings(prefect_servers, tmp_path, "killed")
     for stage in STAGES:

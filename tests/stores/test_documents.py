@@ -54,7 +54,7 @@ def mongo_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(mongo_url: str) -> Iterator[MongoDocuments]:
-    opened = MongoDocuments(mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", timeout_seconds=20)
+    opened = MongoDocuments(mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", timeout_seconds=120)
     yield opened
     opened._client.drop_database(opened._conversations.database.name)
     opened.close()
@@ -275,7 +275,7 @@ def test_changes_come_oldest_first_and_are_recorded_once(store: MongoDocuments) 
 
 def test_a_conversation_larger_than_a_document_may_be(store: MongoDocuments) -> None:
     def large(letter: str) -> StoredConversation:
-        messages = [{"role": "user", "text": letter * 1_000_000}] * 20
+        messages = [{"role": "user", "text": letter * 1_000_000, "at": AT}] * 20
         return StoredConversation(
             Conversation.model_validate({"conversation_id": "big", "user_id": "u", "messages": messages, "x": letter}),
             f"hash {letter}",

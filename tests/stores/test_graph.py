@@ -49,7 +49,7 @@ class Address:
     password: str | None
     database: str | None
 
-    def open(self, timeout_seconds: float = 30) -> Neo4jGraph:
+    def open(self, timeout_seconds: float = 120) -> Neo4jGraph:
         return Neo4jGraph(
             self.url,
             user=self.user,
@@ -78,7 +78,8 @@ def opened(address: Address) -> Iterator[Neo4jGraph]:
 
 @pytest.fixture
 def graph(opened: Neo4jGraph) -> Neo4jGraph:
-    opened._bolt.run("MATCH (n) DETACH DELETE n")
+    while opened._bolt.run("MATCH (n) WITH n LIMIT 500 DETACH DELETE n RETURN count(*)") != [[0]]:
+        pass
     return opened
 
 

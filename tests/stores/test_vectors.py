@@ -47,7 +47,7 @@ def milvus_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def store(milvus_url: str) -> Iterator[MilvusVectors]:
-    opened = MilvusVectors(milvus_url, timeout_seconds=30)
+    opened = MilvusVectors(milvus_url, timeout_seconds=120)
     yield opened
     opened.close()
 
@@ -246,7 +246,7 @@ def test_many_threads_read(index: VectorIndex) -> None:
 
 
 def test_check_and_close_twice(milvus_url: str) -> None:
-    store = MilvusVectors(milvus_url, timeout_seconds=20)
+    store = MilvusVectors(milvus_url, timeout_seconds=120)
     check = store.check()
     assert check.role == "vectors"
     assert "milvus" in check.product.lower()

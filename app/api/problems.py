@@ -1,0 +1,188 @@
+"""The one shape of every error: RFC 9457 problem documents with a stable `code`."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from recs.errors import (
+    EmbeddedServerError,
+    InputError,
+    ModelError,
+    NotFoundError,
+    SchemaVersionError,
+    SettingsError,
+    StoreError,
+    StoreUnavailableError,
+)
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+#: What a client should wait before it asks again.
+RETRY_AFTER_SECONDS = 2
+
+Code = Literal[
+    "bad_request",
+    "unknown_route",
+    "not_found",
+    "method_not_allowed",
+    "body_too_large",
+    "misdirected_request",
+    "invalid_request",
+    "internal_error",
+    "store_unavailable",
+    "not_published",
+    "not_ready",
+    "starting",
+    "timeout",
+]
+
+_CODE_OF_STATUS: Mapping[int, Code] = {
+    404: "unknown_route",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    421: "misdirected_request",
+    422: "invalid_request",
+}
+
+#: Errors of ours that are about the installation and never name a user; their text may be logged.
+_SAFE_TO_LOG = (EmbeddedServerError, ModelError, SchemaVersionError, SettingsError)
+
+
+class FieldProblem(BaseModel):
+    where: str = Field(description="Place of the value: `query.k`, `body.messages.0.text`.")
+    message: str
+
+
+class Problem(BaseModel):
+    """An error. `code` is stable; `detail` is for people and may change."""
+
+    type: str = Field(default="about:blank", description="Always about:blank: `status` and `code` say it all.")
+    title: str = Field(description="The name of the HTTP status.")
+    status: int
+    code: Code
+    detail: str
+    errors: list[FieldProblem] = Field(default=[], description="What is wrong where, for `invalid_request`.")
+    stores: list[str] = Field(default=[], description="Stores that are missing, where that is the reason.")
+
+
+class ProblemError(HTTPException):
+    """A problem that a route or the edge states itself."""
+
+    def __init__(
+        self,
+        status: int,
+        code: Code,
+        detail: str,
+        *,
+        stores: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.code = code
+        self.stores = stores
+
+
+def unavailable(code: Code, detail: str, *, stores: Sequence[str] = ()) -> ProblemError:
+    """Return the 503 that tells a client to come back."""
+    return ProblemError(503, code, detail, stores=stores)
+
+
+def problem_response(
+    status: int,
+    code: Code,
+    detail: str,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    stores: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return a problem document as a response."""
+    body = Problem(
+        title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, errors=list(errors), stores=[*stores]
+    )
+    sent = {"Cache-Control": "no-store", **(headers or {})}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        sent.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return Response(body.model_dump_json(), status, sent, media_type=MEDIA_TYPE)
+
+
+def internal_error(exc: Exception, route: str, method: str) -> Response:
+    """Log an error that nobody expected and return a problem that tells nothing of it.
+
+    The log names the error and where it came from. Its text may hold somebody's id or words and is left out.
+    """
+    frames = traceback.extract_tb(exc.__traceback__)
+    log.error(
+        "request failed",
+        method=method,
+        route=route,
+        error=type(exc).__name__,
+        text=str(exc) if isinstance(exc, _SAFE_TO_LOG) else None,
+        store=exc.store if isinstance(exc, StoreError) else None,
+        at=[f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-4:]],
+    )
+    return problem_response(500, "internal_error", "The request could not be answered; the log of the server says why.")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn every error that is expected into its problem; what is not is met at the edge."""
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, exc: HTTPException) -> Response:
+        if isinstance(exc, ProblemError):
+            return problem_response(exc.status_code, exc.code, exc.detail, stores=exc.stores, headers=exc.headers)
+        code = _CODE_OF_STATUS.get(exc.status_code, "bad_request")
+        detail = {
+            "unknown_route": "There is no such route; /docs lists them.",
+            "method_not_allowed": f"This route does not take {request.method}.",
+        }.get(code, exc.detail)
+        return problem_response(exc.status_code, code, detail, headers=exc.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, exc: RequestValidationError) -> Response:
+        # What was met is not repeated: it may be somebody's words.
+        errors = [FieldProblem(where=".".join(map(str, e["loc"])), message=_message(e)) for e in exc.errors()]
+        return problem_response(422, "invalid_request", "The request has values that cannot be used.", errors=errors)
+
+    @app.exception_handler(InputError)
+    async def unusable(_: Request, exc: InputError) -> Response:
+        return problem_response(422, "invalid_request", str(exc))
+
+    @app.exception_handler(NotFoundError)
+    async def not_found(_: Request, exc: NotFoundError) -> Response:
+        return problem_response(404, "not_found", str(exc))
+
+    @app.exception_handler(StoreUnavailableError)
+    async def store_down(_: Request, exc: StoreUnavailableError) -> Response:
+        log.info("store did not answer", store=exc.store)
+        return problem_response(
+            503,
+            "store_unavailable",
+            f"The {exc.store} store does not answer, and there is no honest answer without it.",
+            stores=[exc.store],
+        )
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of these error statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

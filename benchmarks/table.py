@@ -1,0 +1,127 @@
+"""Result files into `docs/performance.md`, and one result into a table for a terminal."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.samples import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "performance.md"
+
+#: Names that bind, in the order of the table; what else was measured follows them.
+FIXED = {
+    "embed": ("texts_per_second", "over_library_default", "cosine_min"),
+    "ingest": ("conversations_per_second", "flow_over_encoding", "rerun_over_first", "peak_rss_mb"),
+    "retrieve": ("median_ms", "p99_over_median", "over_critical_path"),
+    "serve": ("requests_per_second", "cached_over_constant", "cached_over_bare_redis", "p99_over_constant"),
+}
+
+_HEAD = """\
+# Performance
+
+Written by `python -m benchmarks table` from the files in `benchmarks/results/`; `benchmarks/README.md` says what each
+figure means and how it is measured. Change the results, not this page.
+
+Machines are shared and noisy and absolute figures drift between them: compare ratios, and look at the spread. A
+figure is the median over the rounds of one run, the spread its smallest and greatest round. A figure without a spread
+is not taken per round.
+"""
+
+
+def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the results of a folder with their files' names, in the order of the benchmarks, then by name."""
+    found = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise BenchmarkError(f"there is no result in {folder}; `python -m benchmarks embed --json FILE` writes one")
+    order = list(FIXED)
+    return sorted(found, key=lambda item: (order.index(_what(item[1])), item[0]))
+
+
+def performance_page(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Return the page: first the figures whose names bind, then everything else by result."""
+    lines = [
+        _HEAD,
+        "## Figures",
+        "",
+        "| command | data | machine | figure | median | spread |",
+        "|---|---|---|---|---|---|",
+    ]
+    for _, content in results:
+        what = _what(content)
+        for name in FIXED[what]:
+            value, spread = _cells(content, name)
+            lines.append(
+                f"| `recs bench {what}` | {_data(content)} | {_machine(content)} | `{name}` | {value} | {spread} |"
+            )
+    lines += ["", "## Results in full"]
+    for name, content in results:
+        lines += ["", f"### {name}", "", f"`{_command(content)}`, {content['at']}", ""]
+        lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in _facts(content).items()]
+        lines += ["", "| figure | median | spread |", "|---|---|---|"]
+        lines += [f"| `{figure}` | {' | '.join(_cells(content, figure))} |" for figure in _ordered(content)]
+    return "\n".join(lines) + "\n"
+
+
+def terminal_table(content: Mapping[str, Any]) -> str:
+    """Return a result as a person reads it in a terminal."""
+    rows = [("figure", "median", "spread over rounds"), *((name, *_cells(content, name)) for name in _ordered(content))]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{r[0]:<{widths[0]}}  {r[1]:>{widths[1]}}  {r[2]}".rstrip() for r in rows]
+    facts = [f"{key.replace('_', ' ')}: {value}" for key, value in _facts(content).items()]
+    return "\n".join([*lines, "", *facts])
+
+
+def _what(content: Mapping[str, Any]) -> str:
+    what = str(content["command"]).removeprefix("recs bench ")
+    if what not in FIXED:
+        raise BenchmarkError(f"a result of {content['command']!r}; results of recs bench {', '.join(FIXED)} are known")
+    return what
+
+
+def _ordered(content: Mapping[str, Any]) -> list[str]:
+    fixed = FIXED[_what(content)]
+    missing = [name for name in fixed if name not in content["figures"]]
+    if missing:
+        raise BenchmarkError(f"a result of {content['command']} lacks the figures {', '.join(missing)}")
+    return [*fixed, *(name for name in content["figures"] if name not in fixed)]
+
+
+def _cells(content: Mapping[str, Any], name: str) -> tuple[str, str]:
+    rounds = content["samples"].get(name, [])
+    spread = f"{number(min(rounds))}..{number(max(rounds))} ({len(rounds)})" if rounds else ""
+    return number(content["figures"][name]), spread
+
+
+def number(value: float) -> str:
+    """Return a number with four significant digits, whole ones whole."""
+    if abs(value) >= 1000 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:#.4g}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def _data(content: Mapping[str, Any]) -> str:
+    first = content["data"][0]
+    return f"{first['path']} ({first['rows']:,} rows)"
+
+
+def _machine(content: Mapping[str, Any]) -> str:
+    machine = content["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
+
+
+def _command(content: Mapping[str, Any]) -> str:
+    return shlex.join([*str(content["command"]).split(), *content["conditions"].get("arguments", [])])
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return in words what the figures were taken on."""
+    versions = content["versions"]
+    data = "; ".join(f"{d['path']}, {d['rows']:,} rows, sha256 {d['sha256'][:12]}" for d in content["data"])
+    told = {k: v for k, v in content["conditions"].items() if k != "arguments"}
+    return {"data": data, "machine": _machine(content), **told, "versions": ", ".join(map(" ".join, versions.items()))}

@@ -1,0 +1,78 @@
+"""Each benchmark runs on next to nothing and writes the figures of DESIGN.md's table. Nothing here is timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench_support import LIMIT_SECONDS, ROOT, bench, conversations, figures_of
+
+from benchmarks.table import FIXED
+
+SAMPLE_CAMPAIGNS = ["--campaigns", str(ROOT / "data" / "sample_campaigns.json")]
+
+
+def test_embed_compares_the_same_texts(tmp_path: Path) -> None:
+    data = conversations(tmp_path / "few.jsonl")
+    content = figures_of("embed", "--data", str(data), "--rounds", "2", folder=tmp_path)
+    figures = content["figures"]
+    assert set(FIXED["embed"]) <= set(figures)
+    assert figures["texts"] == 9  # one said by all, one by each
+    assert figures["cosine_min"] > 0.99
+    assert len(content["samples"]["texts_per_second"]) == 2
+    assert content["data"][0]["rows"] == 16
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_ingest_runs_the_flow_twice(tmp_path: Path) -> None:
+    data = conversations(tmp_path / "few.jsonl")
+    options = ["--data", str(data), *SAMPLE_CAMPAIGNS, "--limit", "6", "--rounds", "1"]
+    content = figures_of("ingest", *options, folder=tmp_path)
+    figures = content["figures"]
+    assert set(FIXED["ingest"]) <= set(figures)
+    assert figures["read"] == 6
+    assert figures["peak_rss_mb"] > 50
+    assert "seconds.embed" in figures
+    assert content["data"][0]["rows"] == 6
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_retrieve_on_synthetic_users(tmp_path: Path) -> None:
+    options = ["--users", "30", "--requests", "3", "--rounds", "2"]
+    content = figures_of("retrieve", *options, folder=tmp_path)
+    figures = content["figures"]
+    assert set(FIXED["retrieve"]) <= set(figures)
+    assert figures["users"] == 30
+    path = [figures[f"call_ms.{name}"] for name in content["conditions"]["critical_path"].split(", ")]
+    assert len(path) == 5
+    assert len(content["samples"]["median_ms"]) == 2
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_serve_measures_cached_answers(tmp_path: Path) -> None:
+    data = conversations(tmp_path / "few.jsonl")
+    options = ["--data", str(data), *SAMPLE_CAMPAIGNS, "--users", "3", "--seconds", "1", "--rounds", "1"]
+    content = figures_of("serve", *options, "--client", "python", folder=tmp_path)
+    figures = content["figures"]
+    assert set(FIXED["serve"]) <= set(figures)
+    assert figures["users"] == 3
+    assert figures["payload_bytes"] > 100
+    assert content["conditions"]["load_generator"] == "python asyncio client"
+
+
+def test_scale_says_that_it_is_not_there(tmp_path: Path) -> None:
+    done = bench("scale", "--json", str(tmp_path / "out.json"), folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert all(name in done.stderr for name in FIXED)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_synthetic_users_and_a_file_exclude_each_other(tmp_path: Path) -> None:
+    data = conversations(tmp_path / "few.jsonl")
+    done = bench("retrieve", "--users", "30", "--data", str(data), folder=tmp_path)
+    assert done.returncode == 1
+    assert "--users" in done.stderr
