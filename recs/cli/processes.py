@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -48,8 +47,9 @@ def dashboard() -> None:
 @app.command()
 def lab() -> None:
     """Open JupyterLab in the notebooks folder, with the stores up."""
+    folder = CHECKOUT / "notebooks"
     with embedded.session(load_settings()):
-        run_to_end([sys.executable, "-m", "jupyterlab", "--notebook-dir", str(CHECKOUT / "notebooks")])
+        run_to_end(module_argv("jupyterlab", "--notebook-dir", str(folder if folder.is_dir() else CHECKOUT)))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -17,6 +17,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ _QUIET_SECONDS = 60.0
 may take minutes (Prefect's takes 7 s of processor time), and a server that hangs uses none.
 """
 _TICK_SECONDS = 0.1
+_LOOK_SECONDS = 0.15
 
 State = Literal["starting", "listening", "failed"]
 
@@ -57,6 +59,7 @@ class Running:
     busy_at: float
     """When it was last seen to have used the processor, on the monotonic clock."""
     processor_seconds: float = 0.0
+    looked_at: float = 0.0
     state: State = "starting"
     error: str = ""
     tries: int = 1
@@ -211,7 +214,12 @@ class Supervisor:
             self._look_for_listener(running, process)
 
     def _look_for_listener(self, running: Running, process: subprocess.Popen[bytes]) -> None:
-        if _listens(process.pid, running.ports[running.service]):
+        # Clients ask many times a second, and looking through a family's sockets is dear: done as often as that, it
+        # takes the processor from the very server that is waited for.
+        if time.monotonic() - running.looked_at < _LOOK_SECONDS:
+            return
+        running.looked_at = time.monotonic()
+        if _accepts(running.ports[running.service]) and _listens(process.pid, running.ports[running.service]):
             running.state = "listening"
             return
         now, used = time.monotonic(), _processor_seconds(process.pid)
@@ -281,6 +289,13 @@ class Supervisor:
 
 def _port(remembered: object) -> int | None:
     return remembered if isinstance(remembered, int) and 0 < remembered < 65536 else None
+
+
+def _accepts(port: int) -> bool:
+    """Return whether anybody at all takes connections on a port. Cheap, and it never holds the port itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def _listens(pid: int, port: int) -> bool:

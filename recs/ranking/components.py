@@ -63,7 +63,8 @@ def similar_users(weights: Array, edges: Edges, n_campaigns: int) -> Array:
 def co_engagement(links: Edges, own: Mapping[int, float], n_campaigns: int) -> Array:
     """Return the summed weight of the links that lead from the user's own campaigns to each campaign.
 
-    `links` are (source, target, weight); `own` maps the user's campaigns to the strength of the engagement.
+    `links` are (source, target, weight); `own` maps the user's campaigns to the strength of the engagement. The sum is
+    divided by the root of the number of own campaigns, so that a long history does not drown the other components.
     NaN throughout for a user without own campaigns.
     """
     if not own:
@@ -71,7 +72,7 @@ def co_engagement(links: Edges, own: Mapping[int, float], n_campaigns: int) -> A
     summed = np.zeros(n_campaigns)
     for source, target, weight in links:
         summed[target] += weight * own.get(source, 0.0)
-    return summed
+    return np.asarray(summed / np.sqrt(len(own)))
 
 
 def intent(shares: Mapping[str, float], targets: Mapping[str, Sequence[int]], n_campaigns: int) -> Array:

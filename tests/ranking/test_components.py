@@ -25,7 +25,9 @@ def test_similar_users_is_the_weighted_share_that_took_a_campaign():
 
 def test_co_engagement_adds_the_links_from_what_the_user_took():
     links = [(0, 2, 0.5), (1, 2, 0.25), (1, 0, 0.1)]
-    assert components.co_engagement(links, {0: 1.0, 1: 1.0}, 3).tolist() == [0.1, 0.0, 0.75]
+    assert components.co_engagement(links, {1: 1.0}, 3).tolist() == [0.1, 0.0, 0.25]
+    both = components.co_engagement(links, {0: 1.0, 1: 1.0}, 3)
+    np.testing.assert_allclose(both, np.array([0.1, 0.0, 0.75]) / np.sqrt(2))
 
 
 def test_co_engagement_cannot_say_anything_of_a_user_who_took_nothing():
