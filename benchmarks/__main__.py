@@ -162,5 +162,3 @@ if __name__ == "__main__":
     except RecsError as exc:
         print(f"recs: {exc}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

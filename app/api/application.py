@@ -45,6 +45,8 @@ def create_app(settings: Settings, *, give_up: Callable[[Exception], None]) -> F
         redoc_url=None,
         # An id may end with a slash.
         redirect_slashes=False,
+        # FastAPI would hand requests, with the ids in them, to whatever OpenTelemetry finds configured.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name.strip("_"),
     )

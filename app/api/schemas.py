@@ -50,6 +50,7 @@ class Neighbours(BaseModel):
     """The users who talk most like a user, nearest first. Their ids are pseudonyms."""
 
     user_id: str
+    generation: int
     neighbours: list[Neighbour]
 
 
@@ -117,6 +118,7 @@ RECOMMENDATIONS_EXAMPLE: dict[str, Any] = {
 
 NEIGHBOURS_EXAMPLE: dict[str, Any] = {
     "user_id": "u1",
+    "generation": 4,
     "neighbours": [{"user_id": "p_5b1f0c2d9a3e4711", "similarity": 0.8312}],
 }
 

@@ -227,15 +227,16 @@ class Service:
 
         return await self._run(self._texts, compute, TEXT_SECONDS)
 
-    async def neighbours(self, user_id: str, k: int) -> list[Neighbour]:
-        """Return the users most like a user, under their pseudonyms."""
+    async def neighbours(self, user_id: str, k: int) -> tuple[int, list[Neighbour]]:
+        """Return a generation, and the users most like a user in it, under their pseudonyms."""
 
-        def compute() -> list[Neighbour]:
-            opened = self._published()
-            return [
-                Neighbour(user_id=opened.pseudonyms.of("user", n.user_id), similarity=n.similarity)
-                for n in opened.recommender.neighbours(user_id, k=k)
-            ]
+        def compute() -> tuple[int, list[Neighbour]]:
+            opened, generation, found = self.opened(), 0, list[Neighbour]()
+            # Once more where a publish came in between.
+            while (head := _published_head(opened)).generation != generation:
+                generation, found = head.generation, opened.recommender.neighbours(user_id, k=k)
+            name = functools.partial(opened.pseudonyms.of, "user")
+            return generation, [Neighbour(user_id=name(n.user_id), similarity=n.similarity) for n in found]
 
         return await self._run(self._answers, compute, ANSWER_SECONDS)
 
@@ -251,7 +252,7 @@ class Service:
 
     def _published(self) -> Opened:
         opened = self.opened()
-        _require_published(opened.stores.state.head())
+        _published_head(opened)
         return opened
 
     async def _run(self, executor: Executor, call: Callable[[], T], seconds: float) -> T:
@@ -279,6 +280,12 @@ def lazily(load: Callable[[], TextEncoder]) -> Callable[[], TextEncoder]:
 
 def _key(recommender: Recommender, user_id: str, k: int, explain: bool, form: str, head: Head) -> str:
     return recommender.cache_key(head, user_id, k, explain, form=form)
+
+
+def _published_head(opened: Opened) -> Head:
+    head = opened.stores.state.head()
+    _require_published(head)
+    return head
 
 
 def _require_published(head: Head) -> None:

@@ -68,14 +68,16 @@ def profile_line(view: View, now: datetime) -> str:
     else:
         last = f", the latest {when(profile.last_at, now)}" if profile.last_at else ""
         parts.append(words.counted(profile.conversations, "conversation") + last)
-    if profile.edges is not None and profile.edges.intents:
+    if not profile.profiling:
+        parts.append("what they said and did does not count for this ranking")
+    elif profile.edges is not None and profile.edges.intents:
         most = sorted(profile.edges.intents.items(), key=lambda pair: (-pair[1], pair[0]))
         named = ", ".join(f"{text(words.intent_words(name))} ({count})" for name, count in most[:3])
         rest = len(most) - 3
         parts.append(f"asks about {named}" + (f" and {rest} more" if rest > 0 else ""))
-    if not profile.edges_known:
+    if profile.profiling and not profile.edges_known:
         parts.append("engagements not known now")
-    else:
+    elif profile.profiling:
         did = ", ".join(f"{count} {said}" for said, count in words.took_words(profile))
         parts.append(f"campaigns: {did}" if did else "no engagement with any campaign")
     parts.append(text(words.consent(profile.preferences)))

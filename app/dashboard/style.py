@@ -39,7 +39,7 @@ STYLE = """<style>
 .lm a { color: inherit; text-decoration: underline 1px; text-underline-offset: .2em; }
 .lm .quiet { color: color-mix(in srgb, currentColor 78%, transparent); }
 .lm time { text-decoration: underline dotted 1px; text-underline-offset: .2em; cursor: help; }
-.lm h1 { font-size: 1.75rem; font-weight: 600; line-height: 1.25; margin: 0 0 .4rem; padding: 0; }
+.lm h1 { font-size: 1.75rem; font-weight: 600; line-height: 1.25; margin: 0 0 .4rem; padding: 0; text-wrap: balance; }
 .lm h1 code, .lm h2 code { font-size: .88em; }
 .lm h2 { font-size: 1.2rem; font-weight: 600; line-height: 1.3; margin: 0 0 .2rem; padding: 0; }
 .lm p { margin: 0 0 .5rem; }
@@ -54,9 +54,11 @@ STYLE = """<style>
 .lm th, .lm td { padding: .38rem .7rem .38rem 0; text-align: left; vertical-align: top; font-weight: 400;
   border: 0; border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .lm thead th { font-weight: 600; vertical-align: bottom; border-bottom-width: 2px; }
+.lm th[scope=row] { min-width: 6rem; }
+.lm .scroll th[scope=row] { min-width: 10rem; }
 .lm .num { text-align: right; white-space: nowrap; }
-.lm th.num { white-space: normal; overflow-wrap: normal; width: 7rem; }
-.lm th.num:first-child { width: 3rem; }
+.lm th.num { white-space: normal; overflow-wrap: normal; min-width: 4.5rem; width: 7rem; }
+.lm th.num:first-child { min-width: 0; width: 3rem; }
 .lm th:last-child, .lm td:last-child { padding-right: 0; }
 .lm tr.chosen > * { font-weight: 600; }
 .lm .key { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .35em; }

@@ -95,7 +95,7 @@ def _asked_words(bench: Workbench) -> View | None:
         persist_state="session",
     )
     try:
-        with st.spinner("Reading the words …"):
+        with st.spinner("Reading the words; the first time loads the language model and takes some seconds …"):
             return look_up_words(bench, st.session_state["words"])
     except InputError:
         st.info("Type or paste what somebody said, then press Ctrl and Enter.")
@@ -127,6 +127,8 @@ def _ask_by() -> None:
 
 
 def _ask_user() -> None:
+    if st.query_params.get("by") == "words":
+        return  # the box is gone; the browser may still report it for a moment
     user_id = st.session_state["user"].strip()
     st.query_params.from_dict({"user": user_id} if user_id else {})
 
@@ -262,11 +264,8 @@ def _store_down(exc: StoreUnavailableError) -> None:
 
 
 def _cannot_open(exc: RecsError) -> None:
-    said, _, more = str(exc).partition("\n")
-    st.error(f"The stores cannot be opened: {markup.as_markdown(said)} `recs status` shows what is up.")
-    if more:
-        with st.expander("More of the message"):
-            st.code(more, language=None, wrap_lines=True)
+    st.error("The stores cannot be opened, so there is nothing to show. `recs status` shows what is up. The reason:")
+    st.code(str(exc), language=None, wrap_lines=True)
     _try_again()
 
 

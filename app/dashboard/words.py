@@ -103,9 +103,10 @@ def _lead(view: View, item: Item) -> str:
         case "similar_users":
             return "users who talk alike took it"
         case "co_engagement":
-            sources = [e.campaign_id for e in item.evidence if e.kind == "co_engagement" and e.campaign_id]
-            named = _list_words([view.name(c) for c in sources])
-            return f"it goes with {named}, which they took" if named else "it goes with what they took"
+            strongest = next((e.campaign_id for e in item.evidence if e.kind == "co_engagement"), None)
+            return "it goes with " + (
+                "what they took" if strongest is None else f"{view.name(strongest)}, which they took"
+            )
         case "intent":
             intents = [intent_words(e.intent) for e in item.evidence if e.kind == "intent" and e.intent]
             return f"it is meant for {_list_words(intents) or 'what they ask about'}"

@@ -31,10 +31,11 @@ _ESCAPES = {"\x00": "\x01\x01", "\x01": "\x01\x02"}
 def key(text: str) -> str:
     """Return a text that can be matched and sorted on every server, and whose order is the order by code point.
 
-    Most texts stand for themselves. nx-27017 ends texts at NUL when it compares them, and servers that sort by UTF-16
-    put emoji before U+E000, so these are escaped in a way that keeps their places.
+    What nx-27017 takes for a date, such as "2026-03-01-chat-7", it compares as a date, so that different ids are one
+    and some are none; it looks at the beginning, hence the colon. It ends texts at NUL when it compares them, and
+    servers that sort by UTF-16 put emoji before U+E000; so these are escaped in a way that keeps their places.
     """
-    return _UNSORTABLE.sub(lambda m: _ESCAPES.get(m[0]) or f"\ud7ff{ord(m[0]):06x}", text)
+    return ":" + _UNSORTABLE.sub(lambda m: _ESCAPES.get(m[0]) or f"\ud7ff{ord(m[0]):06x}", text)
 
 
 def digest(*parts: str) -> str:
@@ -46,8 +47,10 @@ def conversation_document(stored: StoredConversation) -> Document:
     """Return the document of a conversation; raises TypeError or ValueError where an extra key is not JSON."""
     c = stored.conversation
     return {
-        "_id": c.conversation_id,
+        "_id": key(c.conversation_id),
+        # The same again: nx-27017 reads a whole collection for `_id: {$gt: ...}`, yet not for another indexed field.
         "id_key": key(c.conversation_id),
+        "conversation_id": c.conversation_id,
         "user_id": c.user_id,
         "user_key": key(c.user_id),
         **_time("started_at", c.started_at),
@@ -66,7 +69,7 @@ def conversation_document(stored: StoredConversation) -> Document:
 def stored_conversation(document: Mapping[str, Any]) -> StoredConversation:
     """Return the conversation of a document that `conversation_document` made."""
     conversation = Conversation.model_construct(
-        conversation_id=document["_id"],
+        conversation_id=document["conversation_id"],
         user_id=document["user_id"],
         started_at=_read_time(document, "started_at"),
         channel=document["channel"],
@@ -100,7 +103,8 @@ def change(document: Mapping[str, Any]) -> Change:
 
 def campaign_document(campaign: Campaign) -> Document:
     return {
-        "_id": campaign.campaign_id,
+        "_id": key(campaign.campaign_id),
+        "campaign_id": campaign.campaign_id,
         "name": campaign.name,
         "description": campaign.description,
         "intents": list(campaign.intents),
@@ -115,7 +119,7 @@ def campaign_document(campaign: Campaign) -> Document:
 
 def campaign(document: Mapping[str, Any]) -> Campaign:
     read = Campaign.model_construct(
-        campaign_id=document["_id"],
+        campaign_id=document["campaign_id"],
         name=document["name"],
         description=document["description"],
         intents=tuple(document["intents"]),

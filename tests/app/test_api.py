@@ -58,6 +58,26 @@ def test_k_cuts_the_list(api: Server) -> None:
     assert [i.campaign_id for i in recommended(api.get("/recommendations/anna", k=2)).items] == ["k4", "k1"]
 
 
+@pytest.mark.parametrize(
+    ("query", "items", "explained"),
+    [
+        ("", 6, False),
+        ("k=2", 2, False),
+        ("k=0002", 2, False),
+        ("k=2&explain=true", 2, True),
+        ("explain=true&k=2", 2, True),
+        ("explain=true", 6, True),
+        ("explain=false", 6, False),
+        ("explain=1&k=3", 3, True),
+        ("k=100&other=1", 6, False),
+    ],
+)
+def test_a_question_may_be_put_in_any_way(api: Server, query: str, items: int, explained: bool) -> None:
+    answer = recommended(api.get(f"/recommendations/anna?{query}"))
+    assert len(answer.items) == items
+    assert bool(answer.items[0].evidence) == explained
+
+
 @pytest.mark.parametrize("explain", [False, True])
 def test_the_second_answer_is_a_copy_of_the_first(api: Server, published: Stores, explain: bool) -> None:
     published.cache.clear()
@@ -133,7 +153,7 @@ def test_neighbours_are_pseudonyms(api: Server, api_settings: Settings) -> None:
     names = Pseudonyms.of_home(api_settings.home)
     answer = api.get("/users/anna/neighbours", k=2)
     assert answer.status_code == 200
-    assert answer.json()["user_id"] == "anna"
+    assert (answer.json()["user_id"], answer.json()["generation"]) == ("anna", 1)
     near = answer.json()["neighbours"]
     assert {n["user_id"] for n in near} == {names.of("user", "ben@example.com"), names.of("user", "carl")}
     assert [n["similarity"] for n in near] == pytest.approx([0.8, 0.8], abs=1e-5)
@@ -221,6 +241,8 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, 
     [
         ("GET", "/recommendations/anna?k=0", 422, "invalid_request"),
         ("GET", "/recommendations/anna?k=101", 422, "invalid_request"),
+        ("GET", "/recommendations/anna?k=000", 422, "invalid_request"),
+        ("GET", "/recommendations/anna?k=", 422, "invalid_request"),
         ("GET", "/recommendations/anna?k=ten", 422, "invalid_request"),
         ("GET", "/recommendations/anna?explain=maybe", 422, "invalid_request"),
         ("GET", "/users/anna/neighbours?k=0", 422, "invalid_request"),

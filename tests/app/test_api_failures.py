@@ -135,7 +135,7 @@ def test_a_signal_ends_it_cleanly(published: Stores, environment: dict[str, str]
 )
 def test_a_setting_that_cannot_be_is_refused(variables: dict[str, str], said: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "app.api"], cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "app.api"], cwd=CHECKOUT, env=variables, capture_output=True, text=True, timeout=200
     )
     assert ended.returncode == 1
     assert said in ended.stderr
@@ -153,7 +153,7 @@ def test_a_port_that_is_taken_is_named() -> None:
             env={"RECS_API_PORT": str(port)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
     assert ended.returncode == 1
     assert f"port {port} cannot be used" in ended.stderr

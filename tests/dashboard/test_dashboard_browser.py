@@ -18,6 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from support import ROOT, environment, fresh_settings, load
 
+from app.dashboard.style import COMPONENT_COLOURS
 from recs.bootstrap import connect
 from recs.embed import Encoder
 from recs.model import Campaign, Conversation, Engagement, Message
@@ -104,7 +105,8 @@ def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             with urllib.request.urlopen(address, timeout=5):
                 return
         except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")
+            assert process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline, log.read_text(errors="replace")
             time.sleep(0.2)
 
 
@@ -174,8 +176,6 @@ def test_the_story_of_a_user(page: Page, url: str) -> None:
     expect(evidence).to_be_visible()
     expect(page.get_by_text("The campaign is paused")).to_be_visible()
 
-    # The second bar, by its widest part.
-    page.locator("svg text", has_text="2. ").first.wait_for()
     page.get_by_role("combobox").click()
     page.get_by_role("option").nth(1).click()
     expect(page).to_have_url(re.compile(r"user=u1&campaign=k\d"))
@@ -198,9 +198,9 @@ def test_a_bar_opens_its_evidence(page: Page, url: str) -> None:
     page.goto(f"{url}/?user=u1")
     _settled(page)
     first = page.locator("tr.chosen").inner_text()
-    bars = page.locator("svg path[fill='#E69F00'], svg path[fill='#e69f00'], svg path[fill='rgb(230,159,0)']")
-    heights = [box for i in range(bars.count()) if (box := bars.nth(i).bounding_box()) and box["width"] > 4]
-    lowest = max(heights, key=lambda box: box["y"])
+    popularity = page.locator(f"svg path[fill='{COMPONENT_COLOURS['engagement_prior']}' i]")
+    boxes = [box for i in range(popularity.count()) if (box := popularity.nth(i).bounding_box()) and box["width"] > 4]
+    lowest = max(boxes, key=lambda box: box["y"])
     page.mouse.click(lowest["x"] + lowest["width"] / 2, lowest["y"] + lowest["height"] / 2)
     expect(page).to_have_url(re.compile("campaign=k"), timeout=SECONDS)
     expect(page.locator("tr.chosen")).not_to_have_text(first, timeout=SECONDS)
@@ -241,5 +241,6 @@ def test_words_stay_out_of_the_address(page: Page, url: str) -> None:
     area.fill("The greenhouse needs a base and tomatoes")
     area.press("Control+Enter")
     _finding(page, "^Offer (Garden club|Greenhouse weeks) to somebody who says this")
+    _settled(page)
     assert page.url == f"{url}/?user=u1&by=words"
     assert _serious(page) == []

@@ -73,6 +73,10 @@ def test_who_does_not_want_to_be_profiled_is_not_called_unknown() -> None:
     fake = FakeStores(preferences=Preferences(user_id="u1", profiling=False))
     view = look_up_user(workbench(fake, strategy="popular"), "u1")
     assert "does not want to be profiled" in words.finding(view)
+    line = markup.profile_line(view, datetime.now(UTC))
+    assert "nursery" not in line
+    assert "liked" not in line
+    assert "no profiling" in line
 
 
 def test_a_user_who_wants_nothing_is_offered_nothing() -> None:

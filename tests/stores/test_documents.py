@@ -19,8 +19,6 @@ from recs.errors import StoreError, StoreUnavailableError
 from recs.model import Campaign, Change, Conversation, StoredConversation
 from recs.stores.documents import MongoDocuments
 
-pytestmark = pytest.mark.servers
-
 AT = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
 ODD_IDS = [
     "' OR 1=1",
@@ -40,6 +38,12 @@ ODD_IDS = [
     "1",
     "x" * 500,
     "5f5f5f5f5f5f5f5f5f5f5f5f",
+    "2026-03-01",
+    "2026-03-01T00:00:00Z",
+    " 2026-03-01 00:00:00",
+    "2026-03-01T01:00:00+01:00",
+    "2026-03-01-chat-7",
+    "01/03/2026",
 ]
 
 
@@ -241,6 +245,8 @@ def test_any_id_works(store: MongoDocuments, odd: str) -> None:
     change = Change(odd, "old", "new", "run", AT)
     store.record_changes([change, Change(others[0], "old", "new", "run", AT)])
     assert store.changes(odd) == [change]
+    store.put_campaigns([Campaign(campaign_id=o, name=o) for o in ODD_IDS])
+    assert store.campaign_ids() == set(ODD_IDS)
     assert store.delete_user(odd) == 1
     assert store.changes(odd) == []
     assert ids(store.scan()) == sorted(others)

@@ -20,8 +20,6 @@ from recs.model import ACTIONS, Campaign, CoEngagement, EngagementEdge, UserEdge
 from recs.stores.graph import Neo4jGraph
 from recs.stores.ports import CampaignNode
 
-pytestmark = pytest.mark.servers
-
 AT = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
 ODD_IDS = [
     "' OR 1=1",

@@ -18,8 +18,6 @@ from recs.errors import StoreError, StoreUnavailableError
 from recs.stores.ports import SPACES, Hit, Vector, VectorIndex, VectorRecord
 from recs.stores.vectors import MilvusVectors
 
-pytestmark = pytest.mark.servers
-
 ODD_KEYS = [
     "' OR 1=1",
     'pk in ["a"]',
