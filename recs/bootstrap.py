@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from pydantic import SecretStr
 
 from recs import embedded
 from recs.settings import Settings
@@ -15,6 +18,8 @@ from recs.stores.metrics import SqlMetrics
 from recs.stores.ports import Cache, CampaignGraph, DocumentStore, MetricsStore, StateStore, Store, VectorStore
 from recs.stores.state import SqlState
 from recs.stores.vectors import MilvusVectors
+
+T = TypeVar("T", bound=Store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +48,41 @@ def connect(settings: Settings, *, timeout_seconds: float | None = None) -> Stor
     `timeout_seconds` bounds every call; the serving timeout by default.
     """
     timeout = settings.store_timeout_seconds if timeout_seconds is None else timeout_seconds
-    return Stores(
-        documents=MongoDocuments(
-            _url(settings, "mongo_url"), database=settings.mongo_database, timeout_seconds=timeout
-        ),
-        vectors=MilvusVectors(
-            _url(settings, "milvus_url"),
-            token=settings.milvus_token.get_secret_value() if settings.milvus_token else None,
-            timeout_seconds=timeout,
-        ),
-        graph=Neo4jGraph(
-            _url(settings, "neo4j_url"),
-            user=settings.neo4j_user,
-            password=settings.neo4j_password.get_secret_value() if settings.neo4j_password else None,
-            database=settings.neo4j_database,
-            timeout_seconds=timeout,
-        ),
-        metrics=SqlMetrics(_url(settings, "sql_url"), timeout_seconds=timeout),
-        state=SqlState(_url(settings, "state_url"), timeout_seconds=timeout),
-        cache=RedisCache(_url(settings, "redis_url"), timeout_seconds=timeout),
-    )
+    with ExitStack() as opened:
+
+        def keep(store: T) -> T:
+            opened.callback(store.close)
+            return store
+
+        stores = Stores(
+            documents=keep(
+                MongoDocuments(_url(settings, "mongo_url"), database=settings.mongo_database, timeout_seconds=timeout)
+            ),
+            vectors=keep(
+                MilvusVectors(
+                    _url(settings, "milvus_url"), token=_secret(settings.milvus_token), timeout_seconds=timeout
+                )
+            ),
+            graph=keep(
+                Neo4jGraph(
+                    _url(settings, "neo4j_url"),
+                    user=settings.neo4j_user,
+                    password=_secret(settings.neo4j_password),
+                    database=settings.neo4j_database,
+                    timeout_seconds=timeout,
+                )
+            ),
+            metrics=keep(SqlMetrics(_url(settings, "sql_url"), timeout_seconds=timeout)),
+            state=keep(SqlState(_url(settings, "state_url"), timeout_seconds=timeout)),
+            cache=keep(RedisCache(_url(settings, "redis_url"), timeout_seconds=timeout)),
+        )
+        # All of them opened: from here on they are the caller's to close.
+        opened.pop_all()
+        return stores
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def _url(settings: Settings, name: str) -> str:

@@ -14,6 +14,7 @@ from app.api.edge import Edge
 from app.api.metrics import Metrics
 from app.api.problems import Problem, add_handlers
 from app.api.service import Service
+from app.api.shortcut import Shortcut
 from recs.settings import Settings
 
 _DESCRIPTION = """
@@ -53,6 +54,8 @@ def create_app(settings: Settings, *, give_up: Callable[[Exception], None]) -> F
     add_handlers(app)
     app.include_router(recommending.router)
     app.include_router(operating.router)
+    # The one added last is the outermost.
+    app.add_middleware(Shortcut)
     app.add_middleware(Edge, metrics=metrics)
     _describe_problems(app)
     return app

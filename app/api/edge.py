@@ -104,5 +104,7 @@ def _is_own_name(host: bytes) -> bool:
 def route_of(scope: Scope) -> str:
     """Return the template of the route that took a request, `unmatched` where none did."""
     route = scope.get("route")
-    template: str | None = getattr(route, "path_format", None) or getattr(route, "path", None)
+    template: str | None = (
+        scope.get("route_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
+    )
     return template or "unmatched"

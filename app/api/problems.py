@@ -134,43 +134,46 @@ def internal_error(exc: Exception, route: str, method: str) -> Response:
     return problem_response(500, "internal_error", "The request could not be answered; the log of the server says why.")
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Turn every error that is expected into its problem; what is not is met at the edge."""
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, exc: HTTPException) -> Response:
-        if isinstance(exc, ProblemError):
+def problem_of(exc: Exception, method: str) -> Response | None:
+    """Return the problem that an expected error is, None for one that nobody expects."""
+    match exc:
+        case ProblemError():
             return problem_response(exc.status_code, exc.code, exc.detail, stores=exc.stores, headers=exc.headers)
-        code = _CODE_OF_STATUS.get(exc.status_code, "bad_request")
-        detail = {
-            "unknown_route": "There is no such route; /docs lists them.",
-            "method_not_allowed": f"This route does not take {request.method}.",
-        }.get(code, exc.detail)
-        return problem_response(exc.status_code, code, detail, headers=exc.headers)
+        case HTTPException():
+            code = _CODE_OF_STATUS.get(exc.status_code, "bad_request")
+            detail = {
+                "unknown_route": "There is no such route; /docs lists them.",
+                "method_not_allowed": f"This route does not take {method}.",
+            }.get(code, exc.detail)
+            return problem_response(exc.status_code, code, detail, headers=exc.headers)
+        case RequestValidationError():
+            # What was met is not repeated: it may be somebody's words.
+            errors = [FieldProblem(where=".".join(map(str, e["loc"])), message=_message(e)) for e in exc.errors()]
+            detail = "The request has values that cannot be used."
+            return problem_response(422, "invalid_request", detail, errors=errors)
+        case InputError():
+            return problem_response(422, "invalid_request", str(exc))
+        case NotFoundError():
+            return problem_response(404, "not_found", str(exc))
+        case StoreUnavailableError():
+            log.info("store did not answer", store=exc.store)
+            detail = f"The {exc.store} store does not answer, and there is no honest answer without it."
+            return problem_response(503, "store_unavailable", detail, stores=[exc.store])
+        case _:
+            return None
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, exc: RequestValidationError) -> Response:
-        # What was met is not repeated: it may be somebody's words.
-        errors = [FieldProblem(where=".".join(map(str, e["loc"])), message=_message(e)) for e in exc.errors()]
-        return problem_response(422, "invalid_request", "The request has values that cannot be used.", errors=errors)
 
-    @app.exception_handler(InputError)
-    async def unusable(_: Request, exc: InputError) -> Response:
-        return problem_response(422, "invalid_request", str(exc))
+def add_handlers(app: FastAPI) -> None:
+    """Let FastAPI answer every expected error with its problem; the others are met at the edge."""
 
-    @app.exception_handler(NotFoundError)
-    async def not_found(_: Request, exc: NotFoundError) -> Response:
-        return problem_response(404, "not_found", str(exc))
+    async def handle(request: Request, exc: Exception) -> Response:
+        response = problem_of(exc, request.method)
+        if response is None:
+            raise exc
+        return response
 
-    @app.exception_handler(StoreUnavailableError)
-    async def store_down(_: Request, exc: StoreUnavailableError) -> Response:
-        log.info("store did not answer", store=exc.store)
-        return problem_response(
-            503,
-            "store_unavailable",
-            f"The {exc.store} store does not answer, and there is no honest answer without it.",
-            stores=[exc.store],
-        )
+    for kind in (HTTPException, RequestValidationError, InputError, NotFoundError, StoreUnavailableError):
+        app.add_exception_handler(kind, handle)
 
 
 def _message(error: Mapping[str, Any]) -> str:

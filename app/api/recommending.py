@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.convertors import register_url_convertor
 
 from app.api.ids import IdConvertor
 from app.api.problems import documented
-from app.api.schemas import AUDIENCE_EXAMPLE, NEIGHBOURS_EXAMPLE, RECOMMENDATIONS_EXAMPLE, Neighbours, TextRequest
+from app.api.schemas import (
+    AUDIENCE_EXAMPLE,
+    MAX_K,
+    NEIGHBOURS_EXAMPLE,
+    RECOMMENDATIONS_EXAMPLE,
+    Neighbours,
+    TextRequest,
+)
 from app.api.service import Service
 from recs.model import Audience, Recommendations
 
 # Routes say {user_id:id}; the name must be known before the first of them.
 register_url_convertor("id", IdConvertor())
-
-MAX_K = 100
-_PLAIN_QUERY = re.compile(rb"(?:k=(?P<k>[0-9]{1,3}))?(?:(?:^|&)explain=(?P<explain>true|false))?")
 
 router = APIRouter(tags=["recommendations"])
 
@@ -29,27 +30,6 @@ router = APIRouter(tags=["recommendations"])
 def service_of(request: Request) -> Service:
     """Return the service of the application that took the request."""
     return cast(Service, request.app.state.service)
-
-
-class PlainFirst(APIRoute):
-    """Answers the plain form of a question without FastAPI's reading of parameters, which costs more than the answer.
-
-    Whatever is not plain, such as a k that is no number, goes the documented way and gets its problem there.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        documented_way = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            plain = _PLAIN_QUERY.fullmatch(request.scope["query_string"])
-            k = int(plain["k"] or 10) if plain is not None else 0
-            if plain is None or not 1 <= k <= MAX_K:
-                return await documented_way(request)
-            return await recommendations(
-                service_of(request), request.path_params["user_id"], k, plain["explain"] == b"true"
-            )
-
-        return handle
 
 
 ServiceOf = Annotated[Service, Depends(service_of)]
@@ -75,21 +55,16 @@ def json_response(body: bytes, *, cache: str | None = None) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
+@router.get(
+    "/recommendations/{user_id:id}",
+    summary="Campaigns for a user",
+    **_answered(Recommendations, RECOMMENDATIONS_EXAMPLE, 421, 422, 500, 503),
+)
 async def recommendations(service: ServiceOf, user_id: UserId, k: K = 10, explain: Explain = False) -> Response:
     """The best campaigns for a user, each with the parts of its score. A user of whom nothing is known gets what is
     popular (`strategy`). Answers are kept for some minutes; copies share their `recommendation_id`."""
     body, hit = await service.recommend(user_id, k, explain)
     return json_response(body, cache="hit" if hit else "miss")
-
-
-router.add_api_route(
-    "/recommendations/{user_id:id}",
-    recommendations,
-    methods=["GET"],
-    summary="Campaigns for a user",
-    route_class_override=PlainFirst,
-    **_answered(Recommendations, RECOMMENDATIONS_EXAMPLE, 421, 422, 500, 503),
-)
 
 
 @router.post(

@@ -10,6 +10,7 @@ from recs.model import Neighbour, Role
 
 MAX_TEXT_CHARS = 20_000
 MAX_MESSAGES = 100
+MAX_K = 100
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 
@@ -30,7 +31,7 @@ class TextRequest(BaseModel):
 
     text: Text | None = None
     messages: Annotated[list[MessageIn], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
-    k: int = Field(default=10, ge=1, le=100, description="Campaigns to return at most.")
+    k: int = Field(default=10, ge=1, le=MAX_K, description="Campaigns to return at most.")
     explain: bool = Field(default=False, description="Whether to return evidence, under pseudonyms.")
 
     @model_validator(mode="after")

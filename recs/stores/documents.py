@@ -230,7 +230,7 @@ class MongoDocuments:
     def _replace(self, writes: Sequence[RawBSONDocument]) -> None:
         for batch in _batches(writes, _WRITES_PER_BULK):
             before = self._parts_of({"_id": _any_of(w["_id"] for w in batch)})
-            operations = [ReplaceOne({"_id": w["_id"]}, w, upsert=True) for w in batch]
+            operations: list[Any] = [ReplaceOne({"_id": w["_id"]}, w, upsert=True) for w in batch]
             self._conversations.bulk_write(operations, ordered=False)
             self._drop_parts(before - {part for w in batch for part in w.get("parts", ())})
 
