@@ -57,7 +57,7 @@ def performance_page(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         for name in FIXED[what]:
             value, spread = _cells(content, name)
             lines.append(
-                f"| `recs bench {what}` | {_data(content)} | {_machine(content)} | `{name}` | {value} | {spread} |"
+                f"| `{_command(content)}` | {_data(content)} | {_machine(content)} | `{name}` | {value} | {spread} |"
             )
     lines += ["", "## Results in full"]
     for name, content in results:

@@ -29,6 +29,7 @@ from pymilvus.exceptions import ErrorCode  # type: ignore[import-untyped]
 from recs.errors import StoreError, StoreUnavailableError
 from recs.stores.ports import SPACES, Check, Hit, Space, Vector, VectorRecord
 
+_OPEN_SECONDS = 60.0
 _T = TypeVar("_T")
 
 _ROWS_PER_CALL = 1000
@@ -63,6 +64,8 @@ class _Connection:
         self._client: Any = None
         self._closed = False
         self._server_version = ""
+        self.opened: dict[str, tuple[float, MilvusIndex]] = {}
+        """Builds that were found whole and loaded, and when; see `MilvusVectors.open`."""
 
     @contextmanager
     def client(self) -> Iterator[Any]:
@@ -70,10 +73,12 @@ class _Connection:
         try:
             yield self._connected()
         except MilvusException as exc:
+            self.opened.clear()
             if exc.code in _UNAVAILABLE_CODES or "timeout" in exc.message.lower():
                 raise self._unavailable(exc) from exc
             raise StoreError("vectors", f"Milvus at {self._address} refused: {exc.message}") from exc
         except (grpc.RpcError, grpc.FutureTimeoutError) as exc:
+            self.opened.clear()
             raise self._unavailable(exc) from exc
 
     def server_version(self) -> str:
@@ -128,6 +133,11 @@ class MilvusVectors:
 
     def open(self, build: str) -> MilvusIndex:
         _check_build(build)
+        # Serving opens the build for every request: what was found lately is not looked for again. Any error forgets
+        # it, since a server that was restarted has to load its collections anew.
+        found = self._connection.opened.get(build)
+        if found is not None and time.monotonic() - found[0] < _OPEN_SECONDS:
+            return found[1]
         exact = self._is_exact()
         names = [_collection(space, build) for space in SPACES]
         with self._connection.client() as client:
@@ -137,7 +147,9 @@ class MilvusVectors:
                 raise StoreError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
             for name in names:
                 client.load_collection(name, **self._bounded)
-        return MilvusIndex(self._connection, build, exact=exact)
+        index = MilvusIndex(self._connection, build, exact=exact)
+        self._connection.opened[build] = (time.monotonic(), index)
+        return index
 
     def builds(self) -> list[str]:
         """Return every build that has any collection, sorted; one that was only partly made is among them."""
@@ -148,6 +160,7 @@ class MilvusVectors:
 
     def drop(self, build: str) -> None:
         _check_build(build)
+        self._connection.opened.pop(build, None)
         with self._connection.client() as client:
             for space in SPACES:
                 self._drop(client, space, build)
