@@ -21,7 +21,7 @@ from pipeline.report import run_figures, summary
 from pipeline.run import Batch, Run, StageDisplay, staging_path
 from recs.batch.vectors import Embedder
 from recs.bootstrap import Stores, open_stores
-from recs.embed import Encoder
+from recs.embed import LazyEncoder, TextEncoder
 from recs.errors import RunError
 from recs.figures import write_figures
 from recs.ingest.mapping import ColumnMapping
@@ -63,8 +63,8 @@ def load_conversations(
         # Nobody else runs: what is in the folder was left by runs that were killed.
         for left in resolved.home.glob("staging/*"):
             left.unlink()
-        encoder = Encoder.load(resolved)
         current = stores.state.generation()
+        encoder = LazyEncoder(resolved, dim=None if current is None or rebuild else len(current.centre))
         build = _build(stores, current, encoder.identity, rebuild)
         index = stores.vectors.create(build, encoder.dim)
         quarantine = Quarantine(resolved.home / "quarantine")
@@ -106,7 +106,7 @@ def _load(
     preferences: Sequence[str],
     mapping: str | None,
     rebuild: bool,
-    encoder: Encoder,
+    encoder: TextEncoder,
 ) -> Generation | None:
     stores, size = run.stores, run.settings.batch_size
     catalogue, consent = tasks.extract(run, conversations, campaigns, preferences)

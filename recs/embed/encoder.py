@@ -7,8 +7,10 @@ import importlib.resources
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,9 +84,14 @@ class Encoder:
         """
         source, identity = _locate(settings.model)
         model = _load_model(source)
-        precision = (
-            _calibrated_precision(model, identity, settings) if settings.precision == "auto" else settings.precision
-        )
+        precision: str | None = settings.precision
+        if precision == "auto":
+            calibration = _Calibration(settings.home, identity)
+            precision = calibration.precision()
+            if precision is None:
+                outcome = _calibrate(model, settings.encode_batch_tokens)
+                calibration.remember(outcome)
+                precision = outcome["precision"]
         if precision == "bfloat16":
             import torch
 
@@ -132,6 +139,41 @@ class Encoder:
                 yield rows, torch.nn.functional.normalize(embedded, dim=1).numpy()
 
 
+class LazyEncoder:
+    """The encoder that the settings name, loaded when the first text comes: a run without new texts needs none."""
+
+    def __init__(self, settings: Settings, *, dim: int | None = None) -> None:
+        """`dim` spares loading the model where the dimension is known already."""
+        self._settings = settings
+        self._dim = dim
+        self._loaded: Encoder | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> str:
+        if self._loaded is None:
+            identity = _locate(self._settings.model)[1]
+            precision: str | None = self._settings.precision
+            if precision == "auto":
+                precision = _Calibration(self._settings.home, identity).precision()
+            if precision is not None:
+                return f"{identity}/{precision}"
+        return self._encoder().identity
+
+    @property
+    def dim(self) -> int:
+        return self._encoder().dim if self._dim is None else self._dim
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encoder().encode(texts) if texts else np.empty((0, self.dim), dtype=np.float32)
+
+    def _encoder(self) -> Encoder:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = Encoder.load(self._settings)
+            return self._loaded
+
+
 def _locate(model: str) -> tuple[str, str]:
     """Return where a model is loaded from, and what it is called."""
     if model != DEFAULT_MODEL:
@@ -173,26 +215,34 @@ def _load_model(source: str) -> SentenceTransformer:
         raise ModelError(f"model {source!r} cannot be loaded: {exc}") from exc
 
 
-def _calibrated_precision(model: SentenceTransformer, identity: str, settings: Settings) -> str:
-    """Return float32 or bfloat16, whichever is right for this machine; measured once and remembered under home."""
-    import torch
+class _Calibration:
+    """What was measured on this machine, remembered in a file under home."""
 
-    machine = f"{platform.machine()}/{torch.backends.cpu.get_cpu_capability()}/{torch.get_num_threads()} threads"
-    key = f"{identity}|torch {torch.__version__}|{machine}|{processor_name()}"
-    path = settings.home / "calibration.json"
-    remembered: dict[str, Any] = {}
-    if path.exists():
+    def __init__(self, home: Path, identity: str) -> None:
+        # What the outcome depends on, told without importing torch.
+        machine = f"{platform.machine()}|{processor_name()}|{os.cpu_count()} cores"
+        self._key = f"{identity}|torch {version('torch')}|{machine}"
+        self._path = home / "calibration.json"
+
+    def precision(self) -> str | None:
+        """Return the precision that was chosen, None where nothing was measured yet."""
+        known = self._read().get(self._key)
+        return None if known is None else str(known["precision"])
+
+    def remember(self, outcome: dict[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(self._read() | {self._key: outcome}, indent=1))
+        beside.replace(self._path)
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {}
         try:
-            remembered = json.loads(path.read_text())
+            return dict(json.loads(self._path.read_text()))
         except ValueError:
-            log.warning("calibration file is damaged, measuring again", path=str(path))
-    if key not in remembered:
-        remembered[key] = _calibrate(model, settings.encode_batch_tokens)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(remembered, indent=1))
-        beside.replace(path)
-    return str(remembered[key]["precision"])
+            log.warning("calibration file is damaged, measuring again", path=str(self._path))
+            return {}
 
 
 def _calibrate(model: SentenceTransformer, batch_tokens: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recs.embed import Encoder, conversation_vector, normalise_text, text_key, user_vector
+from recs.embed import Encoder, LazyEncoder, conversation_vector, normalise_text, text_key, user_vector
 from recs.embed.vectors import recency_weights, unit
 from recs.errors import ModelError
 from recs.model import Conversation, StoredConversation
@@ -48,6 +48,21 @@ def test_the_precision_is_calibrated_once_and_remembered(tmp_path):
     remembered = (tmp_path / "calibration.json").read_text()
     assert Encoder.load(settings).identity == first.identity
     assert (tmp_path / "calibration.json").read_text() == remembered
+
+
+def test_an_encoder_that_is_not_asked_loads_nothing(tmp_path, monkeypatch):
+    settings = Settings(home=tmp_path)
+    identity = Encoder.load(settings).identity
+    monkeypatch.setattr("recs.embed.encoder._load_model", lambda source: pytest.fail("loaded"))
+    lazy = LazyEncoder(settings, dim=384)
+    assert lazy.identity == identity
+    assert lazy.encode([]).shape == (0, 384)
+
+
+def test_a_lazy_encoder_encodes_as_the_other_does(tmp_path, encoder):
+    lazy = LazyEncoder(Settings(home=tmp_path))
+    np.testing.assert_array_equal(lazy.encode(["a desk"]), encoder.encode(["a desk"]))
+    assert (lazy.identity, lazy.dim) == (encoder.identity, encoder.dim)
 
 
 def test_a_damaged_calibration_file_is_measured_again(tmp_path):
