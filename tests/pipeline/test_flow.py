@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from support import ROOT, environment, fresh_settings, run_python
@@ -145,3 +146,26 @@ def test_a_missing_file_is_said_before_anything_starts(tmp_path, servers):
     result = run_python(settings, "recs", "run", "nowhere.jsonl")
     assert result.returncode == 1
     assert result.stderr == "recs: nowhere.jsonl does not exist; a file of records is needed\n"
+
+
+@pytest.mark.timeout(300)
+def test_a_schedule_runs_again_and_again(prefect_servers, sample, tmp_path):
+    settings = fresh_settings(prefect_servers, tmp_path, "every")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments(sample), "--every", "10"],
+        env=environment(settings),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stores = connect(settings)
+    try:
+        outcomes = []
+        while process.poll() is None and len(outcomes) < 2:
+            time.sleep(1)
+            outcomes = [run.outcome for run in stores.state.runs() if run.outcome != "running"]
+        assert sorted(outcomes[:2]) == ["published", "unchanged"]
+    finally:
+        stores.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
