@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import traceback
 import warnings
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,8 +55,31 @@ def main(
 
         if every is None:
             load_conversations(**arguments)
-        else:
-            load_conversations.serve(name="every", interval=every, parameters=arguments, print_starting_message=True)
+            return
+        for _ in _ticks(every):
+            try:
+                # Brings up again what fell over since the last run.
+                with embedded.session(settings, embedded.SERVICES):
+                    load_conversations(**arguments)
+            except (RecsError, OSError) as exc:
+                print(f"recs: {exc}", file=sys.stderr)
+            except Exception:  # noqa: BLE001
+                # Whatever it was, it may be gone the next time.
+                traceback.print_exc()
+
+
+def _ticks(every: float) -> Iterator[None]:
+    """Yield now and every so many seconds; a time that passes while the caller is busy is left out.
+
+    Prefect's own schedules queue such times, also those while nothing was running, and make them up one by one.
+    """
+    began = time.monotonic()
+    while True:
+        yield
+        wait = every - (time.monotonic() - began) % every
+        then = datetime.now().astimezone() + timedelta(seconds=wait)
+        print(f"next run at {then:%Y-%m-%d %H:%M:%S}; Ctrl-C ends it", flush=True)
+        time.sleep(wait)
 
 
 def _absolute(paths: list[Path] | None) -> list[str]:
@@ -67,6 +94,6 @@ if __name__ == "__main__":
     app.command()(main)
     try:
         app()
-    except RecsError as exc:
+    except (RecsError, OSError) as exc:
         print(f"recs: {exc}", file=sys.stderr)
         sys.exit(1)

@@ -45,7 +45,7 @@ def load(data: bytes, repairs: dict[str, None]) -> Any:
     # A cheap bound first: most records have fewer brackets than levels are allowed.
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
         _check_depth(value)
-    if foreign or _SUSPECT_ESCAPE.search(data):
+    if foreign or b"\0" in data or _SUSPECT_ESCAPE.search(data):
         value = _fix_texts(value, repairs, foreign)
     return value
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recs.errors import InputError
@@ -107,6 +107,7 @@ def test_both_paths_agree(record: dict[str, Any]) -> None:
 
 
 @PARSING
+@example({"started_at": None, "conversation_id": "c1", "user_id": "c1", "messages": []}, 2, b"\0", random.Random(0))
 @given(near_records, st.integers(0, 10**6), st.binary(min_size=1, max_size=3), st.randoms(use_true_random=False))
 def test_damage_anywhere(record: dict[str, Any], at: int, junk: bytes, chance: random.Random) -> None:
     data = json.dumps(record).encode()

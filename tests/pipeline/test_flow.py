@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support import ROOT, environment, fresh_settings, run_python
@@ -148,24 +150,38 @@ def test_a_missing_file_is_said_before_anything_starts(tmp_path, servers):
     assert result.stderr == "recs: nowhere.jsonl does not exist; a file of records is needed\n"
 
 
-@pytest.mark.timeout(300)
 def test_a_schedule_runs_again_and_again(prefect_servers, sample, tmp_path):
+    """Also after a run that failed: here the file of conversations is away for a while."""
     settings = fresh_settings(prefect_servers, tmp_path, "every")
+    conversations = Path(shutil.copy(sample[0], tmp_path))
+    away = conversations.with_suffix(".away")
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments(sample), "--every", "10"],
+        [sys.executable, "-m", *arguments((conversations, *sample[1:])), "--every", "2"],
         env=environment(settings),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     stores = connect(settings)
+
+    def wait_for(outcome):
+        while process.poll() is None and outcome not in (met := [run.outcome for run in stores.state.runs()]):
+            time.sleep(0.2)
+        assert process.poll() is None
+        return met
+
     try:
-        outcomes = []
-        while process.poll() is None and len(outcomes) < 2:
-            time.sleep(1)
-            outcomes = [run.outcome for run in stores.state.runs() if run.outcome != "running"]
-        assert sorted(outcomes[:2]) == ["published", "unchanged"]
+        wait_for("published")
+        wait_for("unchanged")
+        conversations.rename(away)
+        wait_for("failed")
+        away.rename(conversations)
+        seen = len(wait_for("unchanged"))
+        while len(stores.state.runs()) == seen:
+            time.sleep(0.2)
     finally:
         stores.close()
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        said = process.communicate(timeout=60)[1]
+    assert f"recs: [Errno 2] No such file or directory: '{conversations}'" in said
