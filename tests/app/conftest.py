@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import neo4j
 import pytest
 from api_data import BUILD, fill
 from api_server import Server, api_process, as_environment, wait_until_ready
+from support import fresh_settings
 
 from recs.bootstrap import Stores, connect
 from recs.embed import Encoder
@@ -21,21 +21,12 @@ def encoder(servers: Settings) -> Encoder:
 
 @pytest.fixture(scope="module")
 def api_settings(servers: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """The servers of this run with state, analytics, documents and cache of these tests' own, and an empty graph."""
-    folder = tmp_path_factory.mktemp("api")
+    """The servers of this run with empty stores, and a cache of these tests' own."""
     redis_url = (servers.redis_url or "").rstrip("/").removesuffix("/0") + "/5"
-    settings = servers.model_copy(
-        update={
-            "home": folder,
-            "state_url": f"sqlite:///{folder}/state.db",
-            "sql_url": f"sqlite:///{folder}/metrics.db",
-            "mongo_database": "api_tests",
-            "redis_url": redis_url,
-        }
-    )
-    _empty_graph(settings)
-    yield settings
-    _empty_graph(settings)
+    own = servers.model_copy(update={"redis_url": redis_url})
+    yield fresh_settings(own, tmp_path_factory.mktemp("api"), "api")
+    # Other tests use the same graph server, and the catalogue is whatever campaigns it holds.
+    fresh_settings(own, tmp_path_factory.mktemp("left"), "api")
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +58,3 @@ def api(published: Stores, environment: dict[str, str]) -> Iterator[Server]:
     with api_process(environment) as server:
         wait_until_ready(server)
         yield server
-
-
-def _empty_graph(settings: Settings) -> None:
-    """Other tests use the same graph server, and the catalogue is whatever campaigns it holds."""
-    password = settings.neo4j_password.get_secret_value() if settings.neo4j_password else ""
-    with neo4j.GraphDatabase.driver(settings.neo4j_url or "", auth=(settings.neo4j_user or "", password)) as driver:
-        driver.execute_query("MATCH (n) DETACH DELETE n", database_=settings.neo4j_database)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
+from support import drop_schema, empty_schema
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,14 +40,8 @@ def _empty_database(engine_name: str, folder: Path) -> Iterator[str]:
     if not server:
         pytest.skip("RECS_TEST_POSTGRES_URL: no PostgreSQL to test against")
     schema = f"t_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(sa.make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
-    url = sa.make_url(server).update_query_dict({"options": f"-csearch_path={schema}"})
-    yield url.render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
-    engine.dispose()
+    yield empty_schema(server, schema)
+    drop_schema(server, schema)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mongo_commands import beyond
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.model import Campaign, Change, Conversation, StoredConversation
@@ -293,14 +294,14 @@ def test_a_conversation_larger_than_a_document_may_be(store: MongoDocuments) -> 
     assert store.get(["big"]) == [large("x")]
     store.insert([large("y")])
     assert list(store.scan()) == [stored("a"), large("y"), stored("c")]
-    assert store._parts.count_documents({}) == 5
+    assert store._parts.estimated_document_count() == 5
     assert store.of_users(["u"], texts=False)[1].conversation.messages == ()
     store.replace([stored("big")])
     assert store.get(["big"]) == [stored("big")]
-    assert store._parts.count_documents({}) == 0
+    assert store._parts.estimated_document_count() == 0
     store.replace([large("z")])
     assert store.delete_user("u") == 3
-    assert store._parts.count_documents({}) == 0
+    assert store._parts.estimated_document_count() == 0
 
 
 def test_campaigns_keep_everything_in_order(store: MongoDocuments) -> None:
@@ -379,3 +380,17 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(listening: bool) -
 def test_a_url_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(StoreError, match="not a MongoDB URL"):
         MongoDocuments("redis://127.0.0.1")
+
+
+def test_what_is_not_in_the_list_is_seen() -> None:
+    assert beyond({"find": "c", "filter": {"a": {"$in": [1], "$gt": 2}}, "limit": 3, "$db": "d"}) == set()
+    assert beyond({"find": "c", "filter": {"$or": [{"a": {"$regex": "x"}}]}, "hint": "i"}) == {
+        "$or",
+        "$regex",
+        "find.hint",
+    }
+    assert beyond({"update": "c", "updates": [{"q": {"_id": 1}, "u": {"$set": {"a": 1}}, "collation": {}}]}) == {
+        "$set",
+        "updates.collation",
+    }
+    assert beyond({"aggregate": "c", "pipeline": []}) == {"aggregate"}

@@ -37,15 +37,17 @@ ODD_KEYS = [
 
 
 @pytest.fixture(scope="module", params=["embedded", "real"])
-def milvus_url(request: pytest.FixtureRequest) -> str:
+def address(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """URL and token."""
     if request.param == "embedded":
-        return str(request.getfixturevalue("servers").milvus_url)
-    return os.environ.get("RECS_TEST_MILVUS_URL") or pytest.skip("RECS_TEST_MILVUS_URL: no Milvus to test against")
+        return str(request.getfixturevalue("servers").milvus_url), None
+    url = os.environ.get("RECS_TEST_MILVUS_URL") or pytest.skip("RECS_TEST_MILVUS_URL: no Milvus to test against")
+    return url, os.environ.get("RECS_TEST_MILVUS_TOKEN")
 
 
 @pytest.fixture(scope="module")
-def store(milvus_url: str) -> Iterator[MilvusVectors]:
-    opened = MilvusVectors(milvus_url, timeout_seconds=120)
+def store(address: tuple[str, str | None]) -> Iterator[MilvusVectors]:
+    opened = MilvusVectors(address[0], token=address[1], timeout_seconds=120)
     yield opened
     opened.close()
 
@@ -243,8 +245,8 @@ def test_many_threads_read(index: VectorIndex) -> None:
         assert all(pool.map(read, range(8)))
 
 
-def test_check_and_close_twice(milvus_url: str) -> None:
-    store = MilvusVectors(milvus_url, timeout_seconds=120)
+def test_check_and_close_twice(address: tuple[str, str | None]) -> None:
+    store = MilvusVectors(address[0], token=address[1], timeout_seconds=120)
     check = store.check()
     assert check.role == "vectors"
     assert "milvus" in check.product.lower()
