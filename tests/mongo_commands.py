@@ -31,7 +31,7 @@ COMMON = {"$db", "$readPreference", "lsid", "maxTimeMS"}
 PARTS = {"deletes": {"limit", "q"}, "updates": {"multi", "q", "u", "upsert"}, "indexes": {"key", "name"}}
 OPERATORS = {"$gt", "$in"}
 #: Sent by the tests themselves, and by the health check of the embedded server alone.
-OF_TESTS = {"dropDatabase", "listCollections"}
+OF_TESTS = {"drop", "dropDatabase", "listCollections"}
 
 
 def beyond(command: Mapping[str, Any]) -> set[str]:
