@@ -11,7 +11,7 @@ from typing import Any
 
 from pymongo import monitoring
 
-#: Command to its own options. docs/operations.md repeats it.
+#: Command to its own options. docs/real-servers.md repeats it.
 COMMANDS: dict[str, set[str]] = {
     "buildInfo": set(),
     "count": set(),

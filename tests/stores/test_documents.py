@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 import uuid
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mongo_commands import beyond
+from mongo_commands import COMMANDS, OPERATORS, PARTS, beyond
+from support import ROOT
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.model import Campaign, Change, Conversation, StoredConversation
@@ -394,3 +396,14 @@ def test_what_is_not_in_the_list_is_seen() -> None:
         "updates.collation",
     }
     assert beyond({"aggregate": "c", "pipeline": []}) == {"aggregate"}
+
+
+def test_the_list_is_in_the_docs() -> None:
+    text = (ROOT / "docs/real-servers.md").read_text()
+    told: dict[str, set[str]] = {}
+    for commands, options in re.findall(r"^\| (`.*) \| (.*) \|$", text.partition("| command |")[2], re.MULTILINE):
+        words = re.findall(r"`(\w+)`", options)
+        told |= {command: set(words) for command in re.findall(r"`(\w+)`", commands)}
+    parts = {name: set[str]().union(*(PARTS.get(option, ()) for option in found)) for name, found in COMMANDS.items()}
+    assert told == {name: options | parts[name] for name, options in COMMANDS.items()}
+    assert set(re.findall(r"`(\$\w+)`", text.partition("Operators in filters")[2].partition(".")[0])) == OPERATORS
