@@ -21,6 +21,7 @@ OWN_CAMPAIGNS_PER_ITEM = 2
 #: Neighbours whose words are looked up for one answer, and how much of each is read.
 QUOTED_NEIGHBOURS = 8
 _CONVERSATIONS_READ = 5
+_TELLING_CHARS = 20
 _TEXTS_READ = 40
 
 _Said = tuple[Quote, NDArray[np.float32]]
@@ -156,7 +157,9 @@ class Explainer:
                 if words:
                     quote = Quote(conversation_id=c.conversation_id, message_index=index, text=message.text)
                     found.append((quote, text_key(words)))
-        return found[:_TEXTS_READ]
+        # Two who say "hello" are as near as can be, and it tells nothing: short messages only where there is no other.
+        telling = [(quote, key) for quote, key in found if len(quote.text) >= _TELLING_CHARS]
+        return (telling or found)[:_TEXTS_READ]
 
 
 def _telling(edge: EngagementEdge) -> tuple[float, str]:

@@ -17,25 +17,28 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ODD = "a/b'\"🙂 %2F\\"
 
 
-def conversation(number, user_id, text, *engagements, intent=None):
+def conversation(number, user_id, text, *engagements, intent=None, then=()):
     return Conversation(
         conversation_id=f"c{number}",
         user_id=user_id,
         started_at=NOW - timedelta(days=100 - number),
-        messages=(Message(role="agent", text="How can I help?"), Message(role="user", text=text)),
+        messages=(
+            Message(role="agent", text="How can I help?"),
+            *(Message(role="user", text=t) for t in (text, *then)),
+        ),
         intent=intent,
         engagements=tuple(Engagement(campaign_id=c, action=a) for c, a in engagements),
     )
 
 
 CONVERSATIONS = [
-    conversation(1, "ann", "my garden needs seeds", ("seeds", "convert"), intent="garden"),
+    conversation(1, "ann", "my garden needs seeds", ("seeds", "convert"), intent="garden", then=["garden"]),
     conversation(2, "bob", "garden seeds please", ("seeds", "like"), ("spade", "convert"), intent="garden"),
     conversation(3, "cat", "garden tools and seeds", ("spade", "convert"), ("paused", "like"), intent="garden"),
     conversation(4, "dan", "a cot for the baby", ("cot", "convert"), intent="nursery"),
     conversation(5, "eve", "the baby needs a cot", ("cot", "like"), ("mobile", "convert"), intent="nursery"),
     conversation(6, ODD, "baby cot", ("cot", "like"), ("mobile", "dislike"), intent="nursery"),
-    conversation(7, "fay", "garden seeds for my garden", intent="garden"),
+    conversation(7, "fay", "garden seeds for my garden", intent="garden", then=["garden"]),
     conversation(8, "gus", "no words of interest"),
     conversation(9, "hal", "garden garden seeds", ("spade", "like"), intent="garden"),
 ]
@@ -82,6 +85,7 @@ def test_who_talks_alike_took_it(company):
         assert piece.quote is not None
         assert piece.own_quote is not None
         assert piece.own_quote.text == "garden seeds for my garden"
+        # Though ann and fay both said "garden" too: the shortest messages are nearest, and tell least.
         assert piece.quote.message_index == 1
     assert [e.intent for e in answer.items[0].evidence if e.kind == "intent"] == ["garden"]
 
