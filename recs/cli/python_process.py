@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -26,15 +26,21 @@ def module_argv(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def start(argv: Sequence[str], *, log_path: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that ends when this one ends, however it ends; the checkout's modules are found from anywhere."""
+def start(
+    argv: Sequence[str], *, log_path: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process that ends when this one ends, however it ends; the checkout's modules are found from anywhere.
+
+    `variables` are added to its environment.
+    """
     paths = [str(CHECKOUT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return process.spawn(argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, log_path=log_path)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(variables or {})}
+    return process.spawn(argv, env=env, log_path=log_path)
 
 
-def run_to_end(argv: Sequence[str]) -> None:
+def run_to_end(argv: Sequence[str], *, variables: Mapping[str, str] | None = None) -> None:
     """Run a process and leave with its exit status; Ctrl-C reaches it and is waited for."""
-    child = start(argv)
+    child = start(argv, variables=variables)
     try:
         status = child.wait()
     except KeyboardInterrupt:

@@ -69,7 +69,8 @@ def replay(
         if not chosen:
             print("nothing to replay")
             return
-        run_to_end(module_argv("pipeline", str(path)))
+        # All of them were rejected once: that many are again says nothing against the rest.
+        run_to_end(module_argv("pipeline", str(path)), variables={"RECS_MAX_REJECT_SHARE": "1"})
         # Only now: had the run failed, they would still be here.
         print(f"replayed {held.settle(chosen):,} entries")
     finally:

@@ -124,6 +124,11 @@ def test_mostly_rejects_stop_the_run_before_anything_is_loaded(prefect_servers, 
         stores.close()
     listed = run_python(settings, "recs", "quarantine", "list")
     assert "3 in the quarantine (3 shown): 3 " in listed.stdout
+    # Tried again, it is no surprise that they are rejected.
+    replayed = run_python(settings, "recs", "quarantine", "replay")
+    assert replayed.returncode == 0, replayed.stderr
+    listed = run_python(settings, "recs", "quarantine", "list")
+    assert "3 in the quarantine (3 shown): 3 " in listed.stdout
 
 
 def test_a_rebuild_writes_beside_and_switches(undisturbed, prefect_servers, sample, tmp_path):
