@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """Lifetime of a cached answer."""
 
     api_host: str = "127.0.0.1"
+    api_guarded: bool = False
+    """Something else keeps strangers away, such as a container whose port is published on the loopback alone."""
     api_port: int = Field(default=8000, ge=0, le=65535)
     dashboard_port: int = Field(default=8501, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

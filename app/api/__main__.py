@@ -26,7 +26,7 @@ def main() -> int:
     try:
         settings = load_settings()
         _log_to_stderr(settings.log_level)
-        with listen(settings.api_host, settings.api_port) as listener:
+        with listen(settings.api_host, settings.api_port, guarded=settings.api_guarded) as listener:
             return serve(settings, listener)
     except RecsError as exc:
         print(f"recs: {exc}", file=sys.stderr)
@@ -68,16 +68,16 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     return 0
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket on a loopback address.
+def listen(host: str, port: int, *, guarded: bool = False) -> socket.socket:
+    """Return a listening socket on a loopback address, or on any where something else keeps strangers away.
 
     Raises SettingsError where others could reach it, or the port is taken.
     """
     address = ipaddress.ip_address("127.0.0.1") if host == "localhost" else _address(host)
-    if address is None or not address.is_loopback:
+    if address is None or not (address.is_loopback or guarded):
         raise SettingsError(
             f"RECS_API_HOST={host!r}: without API keys the sidecar answers whoever reaches it, so it listens on this "
-            "machine alone; use 127.0.0.1, ::1 or localhost"
+            "machine alone; use 127.0.0.1, ::1 or localhost, or set RECS_API_GUARDED where nobody else gets to it"
         )
     listener = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     try:

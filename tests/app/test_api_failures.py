@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from api_server import CHECKOUT, Server, api_process, wait_until_open, wait_until_ready
 
+from app.api.__main__ import listen
 from recs.bootstrap import Stores
 from recs.model import Recommendations
 
@@ -130,6 +131,7 @@ def test_a_signal_ends_it_cleanly(published: Stores, environment: dict[str, str]
         ({"RECS_API_HOST": "0.0.0.0"}, "without API keys"),
         ({"RECS_API_HOST": "::"}, "without API keys"),
         ({"RECS_API_HOST": "example.org"}, "without API keys"),
+        ({"RECS_API_HOST": "example.org", "RECS_API_GUARDED": "true"}, "without API keys"),
         ({"RECS_API_PORT": "99999"}, "RECS_API_PORT"),
     ],
 )
@@ -140,6 +142,11 @@ def test_a_setting_that_cannot_be_is_refused(variables: dict[str, str], said: st
     assert ended.returncode == 1
     assert said in ended.stderr
     assert ended.stderr.count("\n") <= 2
+
+
+def test_a_guarded_sidecar_listens_on_any_address() -> None:
+    with listen("0.0.0.0", 0, guarded=True) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
 
 
 def test_a_port_that_is_taken_is_named() -> None:
