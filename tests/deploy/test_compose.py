@@ -457,8 +457,10 @@ def native(servers: Settings, tmp_path: Path) -> Native:
 @pytest.mark.servers
 def test_the_same_processes_run_natively(native):
     with ExitStack() as running:
-        # In the order of depends_on.
-        names = sorted(OURS, key=lambda name: "prefect" in SERVICES[name].get("depends_on", {}))
+        # In the order of depends_on; Prefect first, since the worker waits for it.
+        names = sorted(
+            OURS, key=lambda name: ("prefect" in SERVICES[name].get("depends_on", {}), name != "prefect", name)
+        )
         started: dict[str, subprocess.Popen[bytes]] = {}
         for name in names:
             for needed in SERVICES[name].get("depends_on", {}).keys() & started.keys():
