@@ -62,7 +62,7 @@ def fresh_settings(servers: Settings, home: Path, name: str) -> Settings:
     )
     with pymongo.MongoClient(settings.mongo_url) as client:
         client.drop_database(settings.mongo_database)
-    stores = connect(settings)
+    stores = connect(settings, timeout_seconds=settings.load_timeout_seconds)
     for build in stores.vectors.builds():
         stores.vectors.drop(build)
     stores.cache.clear()

@@ -45,7 +45,7 @@ def settings(servers, tmp_path):
 
 @pytest.fixture
 def stores(settings):
-    stores = connect(settings)
+    stores = connect(settings, timeout_seconds=settings.load_timeout_seconds)
     for conversation in stores.documents.scan():
         stores.documents.delete_user(conversation.conversation.user_id)
     yield stores

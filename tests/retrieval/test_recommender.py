@@ -55,7 +55,7 @@ CAMPAIGNS = [
 @pytest.fixture(scope="module")
 def company(servers, tmp_path_factory):
     settings = fresh_settings(servers, tmp_path_factory.mktemp("company"), "company")
-    stores = connect(settings)
+    stores = connect(settings, timeout_seconds=settings.load_timeout_seconds)
     encoder = WordEncoder()
     load(stores, settings, encoder, CONVERSATIONS, CAMPAIGNS)
     recommender = Recommender(stores, settings, encoder=lambda: encoder, clock=lambda: NOW)
