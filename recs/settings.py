@@ -28,6 +28,10 @@ class Settings(BaseSettings):
     milvus_url: str | None = None
     """Milvus, `http://host:port`."""
     milvus_token: SecretStr | None = None
+    milvus_shards: int = Field(default=1, ge=1, le=16)
+    """Shards of each new collection: how many nodes take its writes."""
+    milvus_replicas: int = Field(default=1, ge=1)
+    """Copies of each collection in memory: how many query nodes can answer for it."""
     neo4j_url: str | None = None
     """Neo4j, `bolt://host:port` or `neo4j://host:port`."""
     neo4j_user: str | None = None
@@ -38,9 +42,12 @@ class Settings(BaseSettings):
     state_url: str | None = None
     """State, any SQLAlchemy URL; an SQLite file under `home` when not set."""
     redis_url: str | None = None
-    """Redis, `redis://host:port/db`."""
+    """Redis, `redis://host:port/db`, or `redis+cluster://host:port` for a cluster."""
     prefect_url: str | None = None
     """Prefect's API, `http://host:port/api`."""
+    dask_address: str | None = None
+    """Dask scheduler on whose workers the flow embeds and loads, `tcp://host:8786`; in the flow's own process when
+    not set."""
 
     store_timeout_seconds: float = Field(default=2.0, gt=0)
     """Longest wait for one store call while serving."""
