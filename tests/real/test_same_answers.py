@@ -15,6 +15,7 @@ from recs.batch.check import check_stores
 from recs.batch.fingerprint import fingerprint
 from recs.bootstrap import Stores, connect
 from recs.embed import Encoder
+from recs.errors import NotFoundError
 from recs.retrieval import Recommender
 from recs.settings import Settings
 from recs.stores.ports import VectorRecord
@@ -22,7 +23,7 @@ from recs.stores.ports import VectorRecord
 pytestmark = pytest.mark.skipif("RECS_TEST_REAL" not in os.environ, reason="RECS_TEST_REAL: `make test-real` sets it")
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
-EVERY = {"sample": 2, "redial": 5}
+EVERY = {"sample": 2, "redial": 4}
 """One of so many users is asked for."""
 TEXTS = ["We are expecting a baby in May.", "A quiet film about loneliness, or something by Kubrick?"]
 
@@ -101,7 +102,7 @@ def test_recommendations_are_the_same(both):
     try:
         for user in users:
             _compare(*(recommender.recommend(user, use_cache=False) for recommender in asked.values()))
-            near, real_near = (recommender.neighbours(user, k=10) for recommender in asked.values())
+            near, real_near = (_neighbours(recommender, user) for recommender in asked.values())
             assert [n.user_id for n in near] == [n.user_id for n in real_near]
             assert [n.similarity for n in near] == pytest.approx([n.similarity for n in real_near], abs=1e-5)
         for text in TEXTS:
@@ -109,6 +110,14 @@ def test_recommendations_are_the_same(both):
     finally:
         for recommender in asked.values():
             recommender.close()
+
+
+def _neighbours(recommender, user):
+    """Return the neighbourhood, empty for those who have none: they opted out, or never said a word."""
+    try:
+        return recommender.neighbours(user, k=10)
+    except NotFoundError:
+        return []
 
 
 def _compare(ours, real):
