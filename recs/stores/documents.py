@@ -6,6 +6,10 @@ each write is an upsert by key, so a caller repeats it instead.
 
 A conversation is one document, keyed by its id. One that is large keeps its body in `conversation_parts`, because
 MongoDB holds 16 MiB a document and answers of many large documents outgrow a message.
+
+The same code writes to a cluster on which `conversations` and `conversation_parts` are sharded by `user_key`: every
+replacement names that key, and what another user holds under the same id is removed first, since each shard by itself
+would take it for a different document. `changes` may be sharded by `_id`.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ _REPLY_DOCUMENTS = 100
 _INLINE_BYTES = 256 * 1024
 _PART_BYTES = 4 * 1024 * 1024
 _DUPLICATE_KEY = 11000
+_ATTEMPTS = 5
 
 
 class MongoDocuments:
@@ -86,10 +91,16 @@ class MongoDocuments:
             self._ensure_indexes()
             for batch in _batches(_last_of_each(conversations), _INSERTS_PER_BULK):
                 writes = [self._prepare(c) for c in batch]
+                # The shards of a cluster do not notice that an id is there already under another user.
+                there = {d["_id"] for d in self._find_any([w["_id"] for w in writes], {"_id": 1})}
+                known = [w for w in writes if w["_id"] in there]
+                new = [w for w in writes if w["_id"] not in there]
                 try:
-                    self._conversations.insert_many(writes, ordered=False)
+                    if new:
+                        self._conversations.insert_many(new, ordered=False)
                 except BulkWriteError as exc:
-                    self._replace([writes[i] for i in _duplicates(exc)])
+                    known += [new[i] for i in _duplicates(exc)]
+                self._replace(known)
 
     def replace(self, conversations: Sequence[StoredConversation]) -> None:
         with self._errors():
@@ -132,11 +143,11 @@ class MongoDocuments:
     def delete_conversations(self, conversation_ids: Sequence[str]) -> int:
         deleted = 0
         for batch in _batches(list(dict.fromkeys(conversation_ids)), _IDS_PER_QUERY):
-            these = {"_id": _any_of(map(layout.key, batch))}
+            keys = [layout.key(i) for i in batch]
             with self._errors():
                 # The parts go first: a call that was cut off is repeated, and the document still names them.
-                self._drop_parts(self._parts_of(these))
-                deleted += self._conversations.delete_many(these).deleted_count
+                self._drop_parts(_parts(self._find_any(keys, {"parts": 1})))
+                deleted += self._conversations.delete_many({"_id": _any_of(keys)}).deleted_count
         return deleted
 
     def delete_user(self, user_id: str) -> int:
@@ -220,22 +231,37 @@ class MongoDocuments:
             raise StoreError("documents", what) from exc
         parts = [body[start : start + _PART_BYTES] for start in range(0, len(body), _PART_BYTES)]
         # Named by content, so that the old document keeps its old parts until the new one stands.
-        version = layout.digest(stored.conversation.conversation_id, stored.content_hash)
+        version = layout.digest(document["user_key"], stored.conversation.conversation_id, stored.content_hash)
         document["parts"] = [f"{version}-{i}" for i in range(len(parts))]
         for part_id, part in zip(document["parts"], parts, strict=True):
-            held = {"_id": part_id, "user_key": document["user_key"], "body": part}
-            self._parts.replace_one({"_id": part_id}, held, upsert=True)
+            named = {"_id": part_id, "user_key": document["user_key"]}
+            self._parts.replace_one(named, {**named, "body": part}, upsert=True)
         return RawBSONDocument(bson.encode(document))
 
     def _replace(self, writes: Sequence[RawBSONDocument]) -> None:
         for batch in _batches(writes, _WRITES_PER_BULK):
-            before = self._parts_of({"_id": _any_of(w["_id"] for w in batch)})
-            operations: list[Any] = [ReplaceOne({"_id": w["_id"]}, w, upsert=True) for w in batch]
-            self._conversations.bulk_write(operations, ordered=False)
-            self._drop_parts(before - {part for w in batch for part in w.get("parts", ())})
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    self._replace_batch(batch)
+                    break
+                except BulkWriteError as exc:
+                    # Somebody else stored one of them in between. MongoDB itself repeats such an upsert only where
+                    # the filter is a unique key and nothing more.
+                    if attempt == _ATTEMPTS or not _duplicates(exc):
+                        raise
 
-    def _parts_of(self, query: Mapping[str, Any]) -> set[str]:
-        return {part for d in self._conversations.find(query, {"parts": 1}) for part in d.get("parts", ())}
+    def _replace_batch(self, batch: Sequence[RawBSONDocument]) -> None:
+        owners = {w["_id"]: w["user_key"] for w in batch}
+        before = self._find_any(list(owners), {"user_key": 1, "parts": 1})
+        moved = {d["_id"] for d in before if d["user_key"] != owners[d["_id"]]}
+        if moved:
+            # Until the replacement stands, nobody finds these. A caller that is cut off here repeats the call.
+            self._conversations.delete_many({"_id": _any_of(moved)})
+        operations: list[Any] = [
+            ReplaceOne({"_id": w["_id"], "user_key": w["user_key"]}, w, upsert=True) for w in batch
+        ]
+        self._conversations.bulk_write(operations, ordered=False)
+        self._drop_parts(_parts(before) - _parts(batch))
 
     def _drop_parts(self, part_ids: Iterable[str]) -> None:
         for batch in _batches(sorted(part_ids), _IDS_PER_QUERY):
@@ -252,7 +278,7 @@ class MongoDocuments:
         parts = []
         for part_id in document["parts"]:
             with self._errors():
-                part = self._parts.find_one({"_id": part_id})
+                part = self._parts.find_one({"_id": part_id, "user_key": document["user_key"]})
             if part is None:
                 raise StoreError(
                     "documents", f"conversation {document['conversation_id']!r} lacks its part {part_id}; load it again"
@@ -263,6 +289,13 @@ class MongoDocuments:
     def _by_id(self, conversation_ids: Sequence[str], fields: Mapping[str, int] | None = None) -> Iterator[_Document]:
         for batch in _batches(list(dict.fromkeys(conversation_ids)), _IDS_PER_QUERY):
             yield from self._find(self._conversations, {"_id": _any_of(map(layout.key, batch))}, fields)
+
+    def _find_any(self, keys: Sequence[str], fields: Mapping[str, int]) -> list[_Document]:
+        return [
+            document
+            for batch in _batches(keys, _IDS_PER_QUERY)
+            for document in self._conversations.find({"_id": _any_of(batch)}, fields).batch_size(_IDS_PER_QUERY + 1)
+        ]
 
     def _find(
         self, collection: Collection[_Document], query: Mapping[str, Any], fields: Mapping[str, int] | None = None
@@ -288,6 +321,10 @@ class MongoDocuments:
     def _unavailable(self, exc: Exception) -> StoreUnavailableError:
         what = f"no answer from MongoDB at {self._address} within {self._timeout_seconds:g} s ({type(exc).__name__})"
         return StoreUnavailableError("documents", what)
+
+
+def _parts(documents: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {part for d in documents for part in d.get("parts", ())}
 
 
 def _any_of(values: Iterable[str]) -> dict[str, list[str]]:

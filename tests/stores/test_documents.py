@@ -205,6 +205,48 @@ def test_of_several_versions_in_one_call_the_last_stays(store: MongoDocuments) -
     assert [s.conversation.messages[0].text for s in store.get(["a", "b"])] == ["new", "new"]
 
 
+def test_a_conversation_that_moves_to_another_user_stays_one(store: MongoDocuments) -> None:
+    store.insert([stored(i, "u1") for i in ("a", "b", "c", "d")])
+    store.replace([stored("a", "u2"), stored("b", "u1"), stored("c", "u3", text="new"), stored("new", "u2")])
+    store.insert([stored("d", "u2"), stored("newer", "u1")])
+    assert store.count() == 6
+    assert ids(store.scan()) == ["a", "b", "c", "d", "new", "newer"]
+    assert [ids(store.of_users([u])) for u in ("u1", "u2", "u3")] == [["b", "newer"], ["a", "d", "new"], ["c"]]
+    assert store.get(["a", "c", "d"]) == [stored("a", "u2"), stored("c", "u3", text="new"), stored("d", "u2")]
+    # Two that change places.
+    store.replace([stored("a", "u3"), stored("c", "u2")])
+    assert [ids(store.of_users([u])) for u in ("u1", "u2", "u3")] == [["b", "newer"], ["c", "d", "new"], ["a"]]
+    assert store.delete_user("u3") == 1
+    assert store.count() == 5
+
+
+def test_a_large_conversation_takes_its_parts_to_another_user(store: MongoDocuments) -> None:
+    def large(user_id: str) -> StoredConversation:
+        return stored("big", user_id, text="x" * 5_000_000)
+
+    store.insert([large("u1")])
+    store.replace([large("u2")])
+    assert store.get(["big"]) == [large("u2")]
+    assert {d["user_key"] for d in store._parts.find()} == {":u2"}
+    assert store._parts.estimated_document_count() == 2
+    assert store.delete_user("u1") == 0
+    assert store.get(["big"]) == [large("u2")]
+    assert store.delete_user("u2") == 1
+    assert store._parts.estimated_document_count() == 0
+
+
+@pytest.mark.parametrize("method", ["insert", "replace"])
+def test_writers_of_one_conversation_follow_each_other(store: MongoDocuments, method: str) -> None:
+    def write(n: int) -> None:
+        getattr(store, method)([stored("same", f"u{n % 4}", text=str(n)), stored(f"c{n % 2}", text=str(n))])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(16)))
+    (same,) = store.get(["same"])
+    assert ids(store.scan()) == ["c0", "c1", "same"]
+    assert ids(store.of_users([same.conversation.user_id]))[-1:] == ["same"]
+
+
 def test_get_keeps_the_order_asked_for(store: MongoDocuments) -> None:
     store.insert([stored(f"c{i}") for i in range(450)])
     asked = [f"c{i}" for i in range(449, -1, -1)]
@@ -396,6 +438,24 @@ def test_what_is_not_in_the_list_is_seen() -> None:
         "updates.collation",
     }
     assert beyond({"aggregate": "c", "pipeline": []}) == {"aggregate"}
+
+
+@pytest.mark.parametrize("collection", ["conversations", "conversation_parts"])
+def test_an_update_without_the_shard_key_is_seen(collection: str) -> None:
+    def update(q: dict[str, Any], u: dict[str, Any], **more: Any) -> set[str]:
+        return beyond({"update": collection, "updates": [{"q": q, "u": u, "upsert": True, **more}]})
+
+    whole = {"_id": ":c", "user_key": ":u"}
+    seen = {f"update of {collection} without its user_key"}
+    assert update(whole, whole) == set()
+    assert update({"_id": ":c"}, whole) == seen
+    assert update({"_id": ":c", "user_key": {"$in": [":u"]}}, whole) == seen
+    assert update(whole, {"_id": ":c", "user_key": ":v"}) == seen
+    assert update(whole, whole, multi=True) == seen
+    assert beyond({"delete": collection, "deletes": [{"q": {"_id": ":c"}, "limit": 0}]}) == set()
+    assert beyond({"delete": collection, "deletes": [{"q": {"_id": ":c"}, "limit": 1}]}) == {
+        f"delete of one of {collection} without its user_key"
+    }
 
 
 def test_the_list_is_in_the_docs() -> None:
