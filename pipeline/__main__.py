@@ -51,7 +51,9 @@ def main(
         # Prefect imports a validator of URLs that takes seconds to compile its grammar and is never used here;
         # jsonschema goes without where it is missing.
         sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-        from pipeline.flow import load_conversations
+        from pipeline.flow import flow_for
+
+        load_conversations = flow_for(resolved)
 
         if every is None:
             load_conversations(**arguments)

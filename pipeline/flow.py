@@ -8,40 +8,34 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from prefect import flow
-from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import Flow, flow
 
 from pipeline import tasks
+from pipeline.parts import THREADS, DaskWorkers, Parts, task_runner
 from pipeline.report import run_figures, summary
-from pipeline.run import Batch, Run, StageDisplay, staging_path
-from recs.batch.vectors import Embedder
+from pipeline.run import Batch, Catalogue, Run, StageDisplay, staging_path
+from recs.batch.work import Tools, Work
 from recs.bootstrap import Stores, open_stores
-from recs.embed import LazyEncoder, TextEncoder
-from recs.errors import RunError
+from recs.embed import LazyEncoder
+from recs.errors import RunError, StoreError
 from recs.figures import write_figures
 from recs.ingest.mapping import ColumnMapping
 from recs.ingest.quarantine import Quarantine
 from recs.ingest.staging import Staging
 from recs.model import Generation
-from recs.settings import load_settings
+from recs.settings import Settings, load_settings
 
-#: Tasks wait for one another in threads, which cost little.
-_THREADS = 12
+T = TypeVar("T")
+
 #: Raw batches on their way while the next one is read.
 _RAW_AHEAD = 2
 
 
-@flow(
-    name="load-conversations",
-    task_runner=ThreadPoolTaskRunner(max_workers=_THREADS),  # type: ignore[arg-type]  # its result type is Any
-    persist_result=False,
-    log_prints=False,
-)
+@flow(name="load-conversations", persist_result=False, log_prints=False)
 def load_conversations(
     conversations: list[str],
     campaigns: list[str] | None = None,
@@ -52,14 +46,16 @@ def load_conversations(
 ) -> str:
     """Load files of conversations, campaigns and preferences, and publish what follows from them.
 
-    Returns "published", or "unchanged" where the input said nothing new. Raises RunError where another run is going
-    on, where too many records were rejected, or where the model changed without `rebuild`.
+    Call what `flow_for` returns: it has the task runner that the settings ask for. Returns "published", or
+    "unchanged" where the input said nothing new. Raises RunError where another run is going on, where too many records
+    were rejected, where the model changed without `rebuild`, or where there are no Dask workers at the address given.
     """
     settings = load_settings()
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S-") + uuid.uuid4().hex[:6]
     with contextlib.ExitStack() as stack:
         resolved, stores = stack.enter_context(open_stores(settings, timeout_seconds=settings.load_timeout_seconds))
         stack.enter_context(stores.state.run_lock(run_id))
+        workers = DaskWorkers.connect(resolved)
         # Nobody else runs: what is in the folder was left by runs that were killed.
         for left in resolved.home.glob("staging/*"):
             left.unlink()
@@ -69,28 +65,33 @@ def load_conversations(
         index = stores.vectors.create(build, encoder.dim)
         quarantine = Quarantine(resolved.home / "quarantine")
         stack.callback(quarantine.flush)
+        work = Work(run_id, resolved, build, encoder.dim, encoder.identity)
+        if workers is None:
+            stack.enter_context(work.shared(Tools(stores, index, resolved, encoder)))
         run = Run(
             run_id,
             stores,
             resolved,
             index,
-            Embedder(encoder, index, max_text_chars=resolved.max_text_chars),
+            work,
             stack.enter_context(Staging(staging_path(resolved.home, run_id))),
             quarantine,
             stack.enter_context(StageDisplay()),
         )
+        texts_before = index.count("texts")
         began = time.monotonic()
         stores.state.put_run(run.record("running"))
         try:
-            generation = _load(run, conversations, campaigns or [], preferences or [], mapping, rebuild, encoder)
+            generation = _load(run, workers, conversations, campaigns or [], preferences or [], mapping, rebuild)
         except BaseException as exc:
-            run.count(embedded=run.embedder.embedded)
+            with contextlib.suppress(StoreError):  # which may be what ended the run
+                _count_embedded(run, texts_before)
             outcome = "cancelled" if isinstance(exc, KeyboardInterrupt) else "failed"
             stores.state.put_run(run.record(outcome, error=f"{type(exc).__name__}: {exc}"))
             raise
         outcome = "published" if generation is not None else "unchanged"
         number = generation.number if generation else None
-        run.count(embedded=run.embedder.embedded)
+        _count_embedded(run, texts_before)
         tasks.report(run, outcome, number)
         seconds = time.monotonic() - began
     if json_out is not None:
@@ -99,16 +100,21 @@ def load_conversations(
     return outcome
 
 
+def flow_for(settings: Settings) -> Flow[..., str]:
+    """Return the flow with the task runner that the settings ask for."""
+    return load_conversations.with_options(task_runner=task_runner(settings))
+
+
 def _load(
     run: Run,
+    workers: DaskWorkers | None,
     conversations: Sequence[str],
     campaigns: Sequence[str],
     preferences: Sequence[str],
     mapping: str | None,
     rebuild: bool,
-    encoder: TextEncoder,
 ) -> Generation | None:
-    stores, size = run.stores, run.settings.batch_size
+    stores, size, work = run.stores, run.settings.batch_size, run.work
     catalogue, consent = tasks.extract(run, conversations, campaigns, preferences)
     known = stores.documents.campaign_ids() | {c.campaign_id for c in catalogue}
     columns = ColumnMapping.load(Path(mapping)) if mapping is not None else None
@@ -117,80 +123,81 @@ def _load(
     run.display.total("load raw", staged)
 
     behind = stores.state.pending()
-    vectors: deque[PrefectFuture[Any]] = deque()
-    facts: deque[PrefectFuture[Any]] = deque()
-    numbers = count()
+    vectors, facts, edges = Parts(run, workers), Parts(run, workers), Parts(run, workers)
     embedding_total = 0
-    for ids in _written(run):
-        number = next(numbers)
+    for ids in _written(run, workers):
         embedding_total += len(ids)
         run.display.total("embed", embedding_total)
         if not rebuild:
-            embedding = tasks.embed.submit(run, number, ids)
-            vectors.append(tasks.load_vectors.submit(run, number, wait_for=[embedding]))
-        facts.append(tasks.load_facts.submit(run, ids))
-        _settle(facts, leave=_THREADS)
+            vectors.add(tasks.embed.submit(work, ids))
+        facts.add(tasks.load_facts.submit(work, ids))
+        facts.settle(leave=THREADS)
     run.finished("load raw")
 
     # What an earlier run stored but did not get to project; and everything, where the vectors are built anew.
     pending = stores.state.pending()
     left = list(behind)
     for ids in _chunks(left, size):
-        facts.append(tasks.load_facts.submit(run, ids))
+        facts.add(tasks.load_facts.submit(work, ids))
     again: Iterable[str] = (s.conversation.conversation_id for s in stores.documents.scan()) if rebuild else left
     for ids in _chunks(again, size):
-        number = next(numbers)
-        embedding = tasks.embed.submit(run, number, ids)
-        vectors.append(tasks.load_vectors.submit(run, number, wait_for=[embedding]))
-        _settle(vectors, leave=_THREADS)
+        vectors.add(tasks.embed.submit(work, ids))
+        vectors.settle(leave=THREADS)
 
     users = sorted(set(pending.values()))
-    edges = deque(tasks.load_relationships.submit(run, chunk) for chunk in _chunks(users, size))
-    _settle(edges)
+    for chunk in _chunks(users, size):
+        edges.add(tasks.load_relationships.submit(work, chunk))
+    edges.settle()
     if users:
         run.finished("load relationships")
     if rebuild or stores.state.is_dirty():
-        tasks.load_campaign_vectors(run)
-    _settle(vectors)
+        for campaigns_chunk in _chunks(stores.documents.campaigns(), size):
+            vectors.add(tasks.embed_campaigns.submit(work, Catalogue(campaigns_chunk)))
+    vectors.settle()
     run.finished("embed")
     talking: Iterable[str] = stores.graph.user_ids() if rebuild else users
     for chunk in _chunks(talking, size):
-        tasks.load_user_vectors(run, chunk)
+        vectors.add(tasks.load_user_vectors.submit(work, chunk))
+        vectors.settle(leave=THREADS)
+    vectors.settle()
     run.finished("load vectors")
-    _settle(facts)
+    facts.settle()
 
     if not (rebuild or stores.state.is_dirty() or pending):
         return None
     head, marks = stores.state.head(), stores.state.dirty_marks()
-    generation: Generation = tasks.load_aggregates(run, head.generation + 1, encoder.identity, encoder.dim)
+    generation: Generation = tasks.load_aggregates(run, head.generation + 1, work.model, work.dim)
     tasks.publish(run, generation, marks)
     return generation
 
 
-def _written(run: Run) -> Iterator[list[str]]:
+def _count_embedded(run: Run, texts_before: int) -> None:
+    """Count the texts that the run has embedded, by what the index holds more than before.
+
+    Of a part that was done twice, since a worker died, nobody knows what the first attempt had encoded.
+    """
+    run.count(embedded=max(0, run.index.count("texts") - texts_before))
+
+
+def _written(run: Run, workers: DaskWorkers | None) -> Iterator[list[str]]:
     """Store raw batch after raw batch, some ahead of what is made of them; yield the ids that were written."""
-    waiting: deque[PrefectFuture[Any]] = deque()
+    writing, ids = Parts(run, workers), deque[list[str]]()
     for records in run.staging.winners(run.settings.batch_size) if run.counts["read"] else ():
-        waiting.append(tasks.load_raw.submit(run, Batch(records)))
-        while len(waiting) > _RAW_AHEAD:
-            yield from _some(waiting.popleft().result())
-    while waiting:
-        yield from _some(waiting.popleft().result())
+        batch = Batch(records)
+        tasks.compare_raw(run, batch)
+        if batch.found.conversation_ids:
+            ids.append(batch.found.conversation_ids)
+            writing.add(tasks.load_raw.submit(run.work, batch.found))
+            writing.settle(leave=_RAW_AHEAD)
+        while len(ids) > len(writing):
+            yield ids.popleft()
+    while ids:
+        writing.settle(leave=len(ids) - 1)
+        yield ids.popleft()
 
 
-def _some(ids: list[str]) -> Iterator[list[str]]:
-    if ids:
-        yield ids
-
-
-def _settle(futures: deque[PrefectFuture[Any]], leave: int = 0) -> None:
-    """Wait for the oldest futures until so many are left; an error of one of them is raised here."""
-    while len(futures) > leave:
-        futures.popleft().result()
-
-
-def _chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(ids)
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +13,13 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from recs.batch.vectors import EmbeddedBatch, Embedder
+from recs.batch.raw import RawChanges
+from recs.batch.work import Done, Work
 from recs.bootstrap import Stores
 from recs.figures import versions
 from recs.ingest.quarantine import Quarantine
 from recs.ingest.staging import StagedRecord, Staging
+from recs.model import Campaign
 from recs.settings import Settings
 from recs.stores.ports import RunRecord, VectorIndex
 
@@ -84,14 +84,22 @@ class StageDisplay:
 
 
 class Batch:
-    """Records that go to a task together. Prefect would look through a list of them for futures."""
+    """Records that go to a task together, then what they change. Prefect would look through a list for futures."""
 
     def __init__(self, records: Sequence[StagedRecord]) -> None:
         self.records = records
+        self.found = RawChanges()
+
+
+class Catalogue:
+    """Campaigns that go to a task together."""
+
+    def __init__(self, campaigns: Sequence[Campaign]) -> None:
+        self.campaigns = campaigns
 
 
 class Run:
-    """One batch run. Not a dataclass: Prefect looks into those when they are passed to a task."""
+    """One batch run as its own process sees it. Not a dataclass: Prefect looks into those."""
 
     def __init__(
         self,
@@ -99,7 +107,7 @@ class Run:
         stores: Stores,
         settings: Settings,
         index: VectorIndex,
-        embedder: Embedder,
+        work: Work,
         staging: Staging,
         quarantine: Quarantine,
         display: StageDisplay,
@@ -108,7 +116,8 @@ class Run:
         self.stores = stores
         self.settings = settings
         self.index = index
-        self.embedder = embedder
+        self.work = work
+        """What the parts of the run are told that may be done elsewhere."""
         self.staging = staging
         self.quarantine = quarantine
         self.display = display
@@ -117,25 +126,28 @@ class Run:
         self.reject_codes: Counter[str] = Counter()
         self.inputs: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
-        self.embedded: dict[int, EmbeddedBatch] = {}
-        """Batches on their way from the encoder to the index; kept here because Prefect would keep results."""
-        self.embedding = threading.Semaphore(2)
-        """One batch is encoded while the next one's texts are fetched."""
-        self._lock = threading.Lock()
+        self.places: set[str] = set()
+        """Where parts of the run were done."""
 
     def count(self, **counts: int) -> None:
-        """Add to the counters; tasks run in several threads."""
-        with self._lock:
-            self.counts.update(counts)
+        """Add to the counters."""
+        self.counts.update(counts)
 
     @contextmanager
     def stage(self, name: str, amount: int = 0) -> Iterator[None]:
-        """Add the time that the body takes to a stage, and its amount to the display once it is done."""
-        began = time.monotonic()
-        yield
-        with self._lock:
-            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - began
+        """Add the time that the body takes, in this process, to a stage, and its amount once it is done."""
+        done = Done()
+        with done.stage(name, amount):
+            yield
+        self.note(done)
+
+    def note(self, done: Done) -> None:
+        """Add up what a part did."""
+        for name, (amount, seconds) in done.stages.items():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
             self.display.advance(name, amount)
+        self.counts.update(done.counts)
+        self.places.add(done.place)
 
     def finished(self, name: str) -> None:
         """Note that a stage has nothing left to do."""

@@ -11,10 +11,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipeline.report import artifact_markdown
-from pipeline.run import Batch, Run
+from pipeline.run import Batch, Catalogue, Run
 from recs.batch import aggregates, relationships, vectors
 from recs.batch import publish as publishing
 from recs.batch import raw as raw_loading
+from recs.batch.work import Done, Work
 from recs.errors import RunError, StoreUnavailableError
 from recs.ingest.catalogue import read_campaigns, read_preferences
 from recs.ingest.extract import extract as extract_records
@@ -124,60 +125,78 @@ def load_catalogue(run: Run, campaigns: list[Campaign], preferences: list[Prefer
         run.count(campaigns_changed=len(changed), preferences_changed=run.stores.state.put_preferences(preferences))
 
 
-@_stage("load campaign vectors")
-def load_campaign_vectors(run: Run) -> None:
-    """Embed the campaigns whose vectors are missing or whose words changed; the index knows the texts of the rest."""
-    with run.stage("embed"):
-        catalogue = run.stores.documents.campaigns()
-        for start in range(0, len(catalogue), run.settings.batch_size):
-            vectors.load_campaign_vectors(run.embedder, run.index, catalogue[start : start + run.settings.batch_size])
+@_stage("compare raw")
+def compare_raw(run: Run, batch: Batch) -> None:
+    """Find what of a batch is new or changed, and count it."""
+    with run.stage("load raw"):
+        batch.found = raw_loading.compare_raw(run.stores, batch.records, run_id=run.run_id)
+    run.display.advance("load raw", len(batch.records) - len(batch.found.conversation_ids))
+    run.count(loaded=batch.found.loaded, updated=batch.found.updated, duplicate=batch.found.duplicate)
+
+
+# From here to `load_facts`, tasks that may be done in any process: they take a Work and return what they did.
 
 
 @_stage("load raw")
-def load_raw(run: Run, batch: Batch) -> list[str]:
-    """Store new and changed conversations as they came; returns their ids."""
-    with run.stage("load raw", len(batch.records)):
-        counts = raw_loading.load_raw(run.stores, batch.records, run_id=run.run_id)
-    run.count(loaded=counts.loaded, updated=counts.updated, duplicate=counts.duplicate)
-    return list(counts.written)
+def load_raw(work: Work, found: raw_loading.RawChanges) -> Done:
+    """Store new and changed conversations as they came."""
+    done = Done()
+    with work.tools() as tools, done.stage("load raw", len(found.conversation_ids)):
+        raw_loading.store_raw(tools.stores, found)
+    return done
 
 
 @_stage("embed")
-def embed(run: Run, number: int, conversation_ids: list[str]) -> None:
-    """Encode the user's own messages of these conversations."""
-    with run.embedding, run.stage("embed", len(conversation_ids)):
-        run.embedded[number] = vectors.embed_conversations(run.stores, run.embedder, conversation_ids)
+def embed(work: Work, conversation_ids: list[str]) -> Done:
+    """Encode the user's own messages of these conversations, and put the vectors into the index.
+
+    One task, because the vectors would otherwise pass through Prefect, and between machines. The next batch is
+    encoded while this one is loaded.
+    """
+    done = Done()
+    with work.tools() as tools:
+        with tools.embedding, done.stage("embed", len(conversation_ids)):
+            batch = vectors.embed_conversations(tools.stores, tools.embedder, conversation_ids)
+        with done.stage("load vectors", len(batch.conversations)):
+            vectors.load_embedded(tools.index, batch)
+    return done
 
 
-@_stage("load vectors")
-def load_vectors(run: Run, number: int) -> None:
-    """Put the vectors of a batch of conversations into the index."""
-    with run.stage("load vectors", len(run.embedded[number].conversations)):
-        vectors.load_embedded(run.index, run.embedded[number])
-    # Only once they are stored: a retry needs them.
-    del run.embedded[number]
+@_stage("embed campaigns")
+def embed_campaigns(work: Work, campaigns: Catalogue) -> Done:
+    """Embed campaigns whose vectors are missing or whose words changed; the index knows the texts of the rest."""
+    done = Done()
+    with work.tools() as tools, tools.embedding, done.stage("embed"):
+        vectors.load_campaign_vectors(tools.embedder, tools.index, campaigns.campaigns)
+    return done
 
 
 @_stage("load user vectors")
-def load_user_vectors(run: Run, user_ids: list[str]) -> None:
+def load_user_vectors(work: Work, user_ids: list[str]) -> Done:
     """Compute these users' vectors anew."""
-    with run.stage("load vectors", len(user_ids)):
-        half_life = run.settings.recency_half_life_days
-        vectors.load_user_vectors(run.stores, run.index, user_ids, half_life_days=half_life)
+    done = Done()
+    with work.tools() as tools, done.stage("load vectors", len(user_ids)):
+        half_life = tools.settings.recency_half_life_days
+        vectors.load_user_vectors(tools.stores, tools.index, user_ids, half_life_days=half_life)
+    return done
 
 
 @_stage("load relationships")
-def load_relationships(run: Run, user_ids: list[str]) -> None:
+def load_relationships(work: Work, user_ids: list[str]) -> Done:
     """Bring the edges that leave these users up to date."""
-    with run.stage("load relationships", len(user_ids)):
-        run.count(edges=relationships.load_relationships(run.stores, user_ids))
+    done = Done()
+    with work.tools() as tools, done.stage("load relationships", len(user_ids)):
+        done.counts["edges"] = relationships.load_relationships(tools.stores, user_ids)
+    return done
 
 
 @_stage("load facts")
-def load_facts(run: Run, conversation_ids: list[str]) -> None:
+def load_facts(work: Work, conversation_ids: list[str]) -> Done:
     """Bring the engagement facts of these conversations up to date."""
-    with run.stage("load aggregates", len(conversation_ids)):
-        run.count(facts=relationships.load_facts(run.stores, conversation_ids))
+    done = Done()
+    with work.tools() as tools, done.stage("load aggregates", len(conversation_ids)):
+        done.counts["facts"] = relationships.load_facts(tools.stores, conversation_ids)
+    return done
 
 
 @_stage("load aggregates")
@@ -207,7 +226,6 @@ def publish(run: Run, generation: Generation, marks_seen: int) -> None:
 def report(run: Run, outcome: str, generation: int | None, error: str | None = None) -> None:
     """Write the run's lineage to the state store and its counts, rejects and timings to Prefect."""
     with run.stage("report", 1):
-        run.count(embedded=0)
         create_markdown_artifact(artifact_markdown(run, outcome, generation), key="load-conversations-report")
         if run.reject_codes:
             rows = [{"code": code, "records": count} for code, count in run.reject_codes.most_common()]

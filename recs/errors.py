@@ -4,6 +4,8 @@ One root, few children. Driver exceptions never leave `recs.stores`: they are wr
 A message says what was asked, the value that was met and what is allowed or what to do.
 """
 
+from __future__ import annotations
+
 
 class RecsError(Exception):
     """Root of all errors of this package; its text is fit to show to a person."""
@@ -39,6 +41,11 @@ class StoreError(RecsError):
     def __init__(self, store: str, message: str) -> None:
         super().__init__(f"{store}: {message}")
         self.store = store
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[StoreError], tuple[str, str]]:
+        """Pickle with both arguments: the error may travel from the process where it was met to that of the run."""
+        return type(self), (self.store, self._message)
 
 
 class StoreUnavailableError(StoreError):

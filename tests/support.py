@@ -124,6 +124,13 @@ def hash_of(conversation: Conversation) -> str:
     return content_hash(conversation.model_dump_json().encode())
 
 
+def load_raw(stores: Stores, records: Sequence[StagedRecord], *, run_id: str) -> raw.RawChanges:
+    """Store what is new or changed of these records; returns what that was."""
+    found = raw.compare_raw(stores, records, run_id=run_id)
+    raw.store_raw(stores, found)
+    return found
+
+
 def load(
     stores: Stores,
     settings: Settings,
@@ -136,7 +143,7 @@ def load(
     index = stores.vectors.create("b1", encoder.dim)
     embedder = vectors.Embedder(encoder, index, max_text_chars=settings.max_text_chars)
     raw.load_campaigns(stores, campaigns)
-    raw.load_raw(stores, [staged(c, i) for i, c in enumerate(conversations, start=1)], run_id=run_id)
+    load_raw(stores, [staged(c, i) for i, c in enumerate(conversations, start=1)], run_id=run_id)
     pending = stores.state.pending()
     vectors.load_embedded(index, vectors.embed_conversations(stores, embedder, list(pending)))
     vectors.load_campaign_vectors(embedder, index, stores.documents.campaigns())

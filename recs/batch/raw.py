@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from recs.bootstrap import Stores
@@ -16,51 +15,64 @@ from recs.model import Campaign, Change, StoredConversation
 _MOVED_FROM = "\x1fmoved-from\x1f"
 
 
-@dataclass(frozen=True, slots=True)
-class RawCounts:
-    """What one batch of records was to the document store."""
+class RawChanges:
+    """What one batch of records changes in the document store, and what its lines count as.
 
-    loaded: int = 0
-    updated: int = 0
-    duplicate: int = 0
-    written: tuple[str, ...] = field(default=(), repr=False)
-    """Ids of the conversations that were stored."""
+    Not a dataclass: Prefect looks into those when they are passed to a task.
+    """
+
+    def __init__(self) -> None:
+        self.new: list[StoredConversation] = []
+        self.changed: list[StoredConversation] = []
+        self.changes: list[Change] = []
+        self.loaded = self.updated = self.duplicate = 0
+
+    @property
+    def conversation_ids(self) -> list[str]:
+        """Ids of the conversations that are to be stored."""
+        return [s.conversation.conversation_id for s in (*self.new, *self.changed)]
 
 
-def load_raw(stores: Stores, records: Sequence[StagedRecord], *, run_id: str) -> RawCounts:
-    """Store what is new or changed.
+def compare_raw(stores: Stores, records: Sequence[StagedRecord], *, run_id: str) -> RawChanges:
+    """Return what of these records is new or changed; nothing is written.
 
-    Before a conversation is written it is noted as pending: whatever ends the process, the next run knows that its
-    vectors, edges and facts may be behind.
+    Apart from the writing, because that may be done twice: a second look would take for duplicates what the first
+    attempt has stored.
     """
     hashes = stores.documents.hashes([r.conversation.conversation_id for r in records])
-    new: list[StoredConversation] = []
-    changed: list[StoredConversation] = []
-    changes: list[Change] = []
-    loaded = updated = duplicate = 0
+    found = RawChanges()
     now = datetime.now(UTC)
     for record in records:
         conversation_id = record.conversation.conversation_id
         known = hashes.get(conversation_id)
         what = classify(record.hashes, known)
-        loaded, updated, duplicate = loaded + what.loaded, updated + what.updated, duplicate + what.duplicate
+        found.loaded += what.loaded
+        found.updated += what.updated
+        found.duplicate += what.duplicate
         if what.write:
             stored = StoredConversation(record.conversation, record.content_hash, record.position, run_id)
-            (new if known is None else changed).append(stored)
-            changes += what.changes(conversation_id, run_id=run_id, at=now)
-    pending = {s.conversation.conversation_id: s.conversation.user_id for s in (*new, *changed)}
-    moved = stores.documents.get([s.conversation.conversation_id for s in changed])
+            (found.new if known is None else found.changed).append(stored)
+            found.changes += what.changes(conversation_id, run_id=run_id, at=now)
+    return found
+
+
+def store_raw(stores: Stores, found: RawChanges) -> None:
+    """Store what is new or changed.
+
+    Before a conversation is written it is noted as pending: whatever ends the process, the next run knows that its
+    vectors, edges and facts may be behind.
+    """
+    pending = {s.conversation.conversation_id: s.conversation.user_id for s in (*found.new, *found.changed)}
+    moved = stores.documents.get([s.conversation.conversation_id for s in found.changed])
     pending |= {
         _MOVED_FROM + old.conversation.user_id: old.conversation.user_id
         for old in moved
         if old.conversation.user_id != pending[old.conversation.conversation_id]
     }
     stores.state.add_pending(pending)
-    stores.documents.record_changes(changes)
-    stores.documents.insert(new)
-    stores.documents.replace(changed)
-    written = tuple(s.conversation.conversation_id for s in (*new, *changed))
-    return RawCounts(loaded, updated, duplicate, written)
+    stores.documents.record_changes(found.changes)
+    stores.documents.insert(found.new)
+    stores.documents.replace(found.changed)
 
 
 def load_campaigns(stores: Stores, campaigns: Sequence[Campaign]) -> list[Campaign]:

@@ -40,7 +40,6 @@ class Embedder:
         # Vectors that may not have reached the index yet, because loading runs behind encoding.
         self._recent: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
-        self.embedded = 0
 
     def vectors(self, texts: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float32]], list[VectorRecord]]:
         """Return the key of each text ("" where nothing is left of it), the vectors by key, and the newly encoded."""
@@ -58,7 +57,6 @@ class Embedder:
         missing = [key for key in by_key if key not in known]
         encoded = self._encoder.encode([by_key[key] for key in missing])
         new = [VectorRecord(key, vector) for key, vector in zip(missing, encoded, strict=True)]
-        self.embedded += len(new)
         for record in new:
             known[record.key] = record.vector
             self._recent[record.key] = record.vector

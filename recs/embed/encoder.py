@@ -161,6 +161,11 @@ class LazyEncoder:
         return self._encoder().identity
 
     @property
+    def weights(self) -> str:
+        """Names model and weights: the identity without the arithmetic, which each machine chooses for itself."""
+        return _locate(self._settings.model)[1]
+
+    @property
     def dim(self) -> int:
         return self._encoder().dim if self._dim is None else self._dim
 

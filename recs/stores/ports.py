@@ -378,6 +378,10 @@ class StateStore(Store, Protocol):
         """
         ...
 
+    def running(self) -> str | None:
+        """Return the id of the run that holds the right to run, None where there is none; it may be gone already."""
+        ...
+
     def add_pending(self, conversation_user: Mapping[str, str]) -> None:
         """Note conversations (id to user) whose raw text is about to be stored, and set the dirty mark."""
         ...

@@ -35,6 +35,7 @@ from recs.stores.state_schema import (
 )
 
 _HEAD_SQL = "SELECT generation, revision FROM head WHERE id = 1"
+_RUNNING = sa.select(RUN_LOCK.c.run_id)
 _SHOWN = sa.select(SHOWN.c.answer).where(SHOWN.c.recommendation_id == sa.bindparam("recommendation_id"))
 
 
@@ -120,6 +121,11 @@ class SqlState:
 
     def run_lock(self, run_id: str) -> AbstractContextManager[None]:
         return run_lock.hold(self._db, run_id)
+
+    def running(self) -> str | None:
+        with self._db.read() as connection:
+            run_id: str | None = connection.execute(_RUNNING).scalar()
+        return run_id
 
     def add_pending(self, conversation_user: Mapping[str, str]) -> None:
         if not conversation_user:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from support import WordEncoder, fresh_settings, hash_of, load, staged
+from support import WordEncoder, fresh_settings, hash_of, load, load_raw, staged
 
-from recs.batch import publish, raw
+from recs.batch import publish
 from recs.batch.check import check_stores, repair
 from recs.batch.erase import erase_user
 from recs.batch.fingerprint import fingerprint
@@ -98,10 +98,10 @@ def test_the_same_input_again_changes_nothing_and_embeds_nothing(stores, setting
 
 def test_counts_of_new_changed_and_known(stores, settings):
     first, second = said("1", "u", "garden"), said("2", "u", "kitchen")
-    counts = raw.load_raw(stores, [staged(first), staged(second)], run_id="r1")
+    counts = load_raw(stores, [staged(first), staged(second)], run_id="r1")
     assert (counts.loaded, counts.updated, counts.duplicate) == (2, 0, 0)
     changed = said("2", "u", "kitchen sink")
-    counts = raw.load_raw(stores, [staged(first), staged(changed)], run_id="r2")
+    counts = load_raw(stores, [staged(first), staged(changed)], run_id="r2")
     assert (counts.loaded, counts.updated, counts.duplicate) == (1, 1, 1)
     assert [(c.old_hash, c.new_hash, c.run_id) for c in stores.documents.changes("2")] == [
         (hash_of(second), hash_of(changed), "r2")
@@ -138,7 +138,7 @@ def test_what_an_interrupted_run_left_is_finished_by_the_next(stores, settings):
             store.delete_users([user_id]) if store is stores.graph else store.delete_user(user_id)
     for user_id in ("u", "v"):
         stores.documents.delete_user(user_id)
-    raw.load_raw(stores, [staged(c, i) for i, c in enumerate(conversations, start=1)], run_id="killed")
+    load_raw(stores, [staged(c, i) for i, c in enumerate(conversations, start=1)], run_id="killed")
     assert {f.store for f in check_stores(stores, max_text_chars=100).findings} >= {"graph", "metrics", "state"}
     load(stores, settings, encoder)
     assert fingerprint(stores) == whole
