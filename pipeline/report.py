@@ -27,6 +27,8 @@ def artifact_markdown(run: Run, outcome: str, generation: int | None) -> str:
         "|---|---|",
         *(f"| {name} | {run.timings[name]:.2f} |" for name in STAGES if name in run.timings),
     ]
+    if len(run.places) > 1:
+        lines += ["", "Done by " + "; ".join(sorted(run.places)) + "."]
     if run.reject_codes:
         lines += ["", f"`recs quarantine list --run {run.run_id}` shows every rejected record with its reason."]
     return "\n".join(lines)
@@ -34,7 +36,7 @@ def artifact_markdown(run: Run, outcome: str, generation: int | None) -> str:
 
 def run_figures(run: Run, seconds: float) -> dict[str, Any]:
     """Return the object that `recs run --json OUT` writes."""
-    figures = {name: run.counts.get(name, 0) for name in FIGURES}
+    figures = {name: run.counts.get(name, 0) for name in FIGURES} | {"processes": len(run.places)}
     stages = {f"seconds.{name.replace(' ', '_')}": round(s, 3) for name, s in run.timings.items()}
     data = [{"path": i["path"], "sha256": i["sha256"], "rows": i["rows"]} for i in run.inputs]
     return figures_object("recs run", {**figures, "seconds": round(seconds, 3), **stages}, data=data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,14 @@ def prefect_servers(servers: Settings) -> Iterator[Settings]:
     """The same stores, and a Prefect server."""
     with embedded.session(servers, embedded.SERVICES) as settings:
         yield settings
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 # A developer's RECS_*_URL must not lead the tests to servers that hold real data.
