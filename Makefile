@@ -6,12 +6,13 @@ TORCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup run test test-real check clean
+.PHONY: help setup run test test-real bench-real check clean
 
 help:
 	@echo "make run     set up, start everything on the sample data (Ctrl-C ends it)"
 	@echo "make test    set up, run the tests"
 	@echo "make test-real  the same contracts, the flow and the sidecar over the real servers that are found"
+	@echo "make bench-real  time each store, the embedded servers beside the real ones"
 	@echo "make check   lint, format, types"
 	@echo "make setup   make $(VENV) with everything in it"
 	@echo "make clean   remove $(VENV) and .recs"
@@ -34,6 +35,10 @@ test: setup
 # REAL_ARGS=--require fails where one of the servers is missing.
 test-real: setup $(VENV)/.real
 	@exec $(BIN)/python tests/real/real_servers.py $(REAL_ARGS)
+
+# BENCH_ARGS="--users 2000 --json FILE" and the like.
+bench-real: setup $(VENV)/.real
+	@exec $(BIN)/python tests/real/real_servers.py --require --run $(BIN)/python -m benchmarks stores --real $(BENCH_ARGS)
 
 $(VENV)/.real: $(VENV)/.complete
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[real]'

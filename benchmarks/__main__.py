@@ -108,6 +108,19 @@ def serve(
     _report(measured, json_out)
 
 
+@app.command()
+def stores(
+    users: Annotated[list[int] | None, typer.Option(min=100, help="Numbers of users; may be repeated.")] = None,
+    real: Annotated[bool, typer.Option("--real", help="Put the empty servers of RECS_TEST_*_URL beside.")] = False,
+    rounds: _Rounds = 5,
+    json_out: _Json = None,
+) -> None:
+    """Load and query times, memory and disk of each store at growing numbers of users."""
+    from benchmarks.stores import bench_stores
+
+    _report(bench_stores(users or [2_000, 20_000, 100_000], rounds=rounds, real=real), json_out)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def scale() -> None:
     """Not there yet."""

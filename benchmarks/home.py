@@ -35,6 +35,7 @@ _CONNECTIONS = (
     "state_url",
     "redis_url",
     "prefect_url",
+    "dask_address",
 )
 #: The kernel keeps the peak of the process itself; children alone could peak between two looks. Looking costs CPU.
 _SAMPLE_SECONDS = 0.2

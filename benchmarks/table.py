@@ -20,6 +20,7 @@ FIXED = {
     "ingest": ("conversations_per_second", "flow_over_encoding", "rerun_over_first", "peak_rss_mb"),
     "retrieve": ("median_ms", "p99_over_median", "over_critical_path"),
     "serve": ("requests_per_second", "cached_over_constant", "cached_over_bare_redis", "p99_over_constant"),
+    "stores": (),
 }
 
 _HEAD = """\
@@ -63,9 +64,46 @@ def performance_page(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     for name, content in results:
         lines += ["", f"### {name}", "", f"`{_command(content)}`, {content['at']}", ""]
         lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in _facts(content).items()]
+        if _what(content) == "stores":
+            lines += stores_tables(content)
+            continue
         lines += ["", "| figure | median | spread |", "|---|---|---|"]
         lines += [f"| `{figure}` | {' | '.join(_cells(content, figure))} |" for figure in _ordered(content)]
     return "\n".join(lines) + "\n"
+
+
+#: Kinds of figures of `stores`, and what they are.
+_STORES = (
+    ("users_per_second", "loaded, users per second"),
+    ("aggregate_seconds", "aggregation in SQL, seconds"),
+    ("query_ms", "a query, median milliseconds"),
+    ("memory_mb", "memory of the server, MiB"),
+    ("disk_mb", "on disk, MiB"),
+    ("recall", "share of the exact 200 nearest that are found"),
+)
+
+
+def stores_tables(content: Mapping[str, Any]) -> list[str]:
+    """Return the figures of `stores` as tables, one per kind: what by number of users and set of servers.
+
+    Names are KIND.USERS.WHAT.SET.
+    """
+    figures: Mapping[str, float] = content["figures"]
+    lines: list[str] = []
+    for kind, title in _STORES:
+        names = [name.split(".", 2)[1:] for name in figures if name.startswith(f"{kind}.")]
+        if not names:
+            continue
+        sizes = sorted({int(size) for size, _ in names})
+        sets = sorted({rest.rpartition(".")[2] for _, rest in names})
+        whats = list(dict.fromkeys(rest.rpartition(".")[0] for _, rest in names))
+        heads = [f"{size:,} users, {which}" for size in sizes for which in sets]
+        lines += ["", f"| {title} | {' | '.join(heads)} |", "|---" + "|--:" * len(heads) + "|"]
+        for what in whats:
+            cells = [figures.get(f"{kind}.{size}.{what}.{which}") for size in sizes for which in sets]
+            told = ["" if cell is None else number(cell) for cell in cells]
+            lines.append(f"| {what} | {' | '.join(told)} |")
+    return lines
 
 
 def terminal_table(content: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def lab() -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def bench(
-    context: typer.Context, what: Annotated[str, typer.Argument(help="embed, ingest, retrieve or serve.")]
+    context: typer.Context, what: Annotated[str, typer.Argument(help="embed, ingest, retrieve, serve or stores.")]
 ) -> None:
     """Measure; every benchmark works in a temporary home and takes --json OUT."""
     run_to_end(module_argv("benchmarks", what, *context.args))

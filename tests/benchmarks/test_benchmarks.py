@@ -63,6 +63,29 @@ def test_serve_measures_cached_answers(tmp_path: Path) -> None:
     assert content["conditions"]["load_generator"] == "python asyncio client"
 
 
+@pytest.mark.servers
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_stores_at_growing_numbers_of_users(tmp_path: Path) -> None:
+    content = figures_of("stores", "--users", "100", "--users", "220", "--rounds", "2", folder=tmp_path)
+    figures = content["figures"]
+    for store in ("documents", "vectors", "graph", "metrics", "state", "cache"):
+        assert all(figures[f"users_per_second.{size}.{store}.embedded"] > 0 for size in (100, 220))
+    assert len(content["samples"]["query_ms.220.vectors.search_200.embedded"]) == 2
+    assert figures["memory_mb.220.vectors.embedded"] > 10
+    assert figures["disk_mb.220.documents.embedded"] > 0
+    assert not any(name.endswith(".real") for name in figures)
+    assert content["data"][0]["rows"] == 220
+
+
+def test_real_servers_are_asked_for_by_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MONGO", "MILVUS", "NEO4J", "POSTGRES", "REDIS"):
+        monkeypatch.delenv(f"RECS_TEST_{name}_URL", raising=False)
+    done = bench("stores", "--real", folder=tmp_path)
+    assert done.returncode == 1
+    assert "RECS_TEST_MONGO_URL" in done.stderr
+    assert not list(tmp_path.glob("recs-bench-*"))
+
+
 def test_scale_says_that_it_is_not_there(tmp_path: Path) -> None:
     done = bench("scale", "--json", str(tmp_path / "out.json"), folder=tmp_path)
     assert done.returncode == 1

@@ -1,9 +1,9 @@
-"""Start the real servers that this machine has, run pytest against them, stop them.
+"""Start the real servers that this machine has, run pytest or another command against them, stop them.
 
-`python tests/real/real_servers.py [--require] [pytest's arguments]`. A server that is given by URL is not started:
-RECS_TEST_MONGO_URL, RECS_TEST_NEO4J_URL (and _PASSWORD), RECS_TEST_MILVUS_URL (and _TOKEN), RECS_TEST_REDIS_URL,
-RECS_TEST_POSTGRES_URL. What is absent is named, and with --require ends it, except for the two servers of
-RECS_TEST_SERVERS (a folder, `../shared/servers` by default) where that folder is absent.
+`python tests/real/real_servers.py [--require] [pytest's arguments]`, or `... --run COMMAND [arguments]`. A server
+that is given by URL is not started: RECS_TEST_MONGO_URL, RECS_TEST_NEO4J_URL (and _PASSWORD), RECS_TEST_MILVUS_URL (and
+_TOKEN), RECS_TEST_REDIS_URL, RECS_TEST_POSTGRES_URL. What is absent is named, and with --require ends it, except for
+the two servers of RECS_TEST_SERVERS (a folder, `../shared/servers` by default) where that folder is absent.
 """
 
 from __future__ import annotations
@@ -187,7 +187,8 @@ def start(folder: Path) -> tuple[list[tuple[subprocess.Popen[bytes], int]], dict
     for name, (real, running) in started.items():
         _wait(name, real, running, folder / f"{name}.log")
         print(f"{name}: started, process {running.pid}", flush=True)
-        variables |= real.variables
+        prefix = f"RECS_TEST_{name.upper()}"
+        variables |= {**real.variables, f"{prefix}_PID": str(running.pid), f"{prefix}_FOLDER": str(folder / name)}
     return [(running, real.stop_signal) for real, running in started.values()], variables, absent
 
 
@@ -226,13 +227,17 @@ def main() -> int:
             print(f"{name}: absent, its tests are skipped: {why}", flush=True)
         if require and set(absent) - (set() if FOLDER.is_dir() else {"mongo", "neo4j"}):
             return 1
-        pytest = [sys.executable, "-m", "pytest", *(arguments or TESTS)]
+        command = arguments[1:] if arguments[:1] == ["--run"] else _pytest(arguments)
         env = os.environ | variables | {"RECS_TEST_REAL": "1"}
-        return subprocess.run(pytest, cwd=ROOT, env=env, check=False).returncode
+        return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
     finally:
         for started, stop_signal in running:
             process.stop(started, stop_signal=stop_signal)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pytest(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", *(arguments or TESTS)]
 
 
 if __name__ == "__main__":
