@@ -60,7 +60,11 @@ def connect(settings: Settings, *, timeout_seconds: float | None = None) -> Stor
             ),
             vectors=keep(
                 MilvusVectors(
-                    _url(settings, "milvus_url"), token=_secret(settings.milvus_token), timeout_seconds=timeout
+                    _url(settings, "milvus_url"),
+                    token=_secret(settings.milvus_token),
+                    timeout_seconds=timeout,
+                    shards=settings.milvus_shards,
+                    replicas=settings.milvus_replicas,
                 )
             ),
             graph=keep(

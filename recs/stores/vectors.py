@@ -6,6 +6,9 @@ of the record's key, so that any character may occur in a key and still no filte
 
 milvus-lite always compares with every row; there FLAT says so. A Milvus server gets HNSW, whose answer time hardly
 grows with the rows; it compares small segments row by row, so that small collections are searched exactly.
+
+A collection keeps the shards that it was made with, and the replicas that it was loaded with until it is released:
+after a change of either setting the next build has them. milvus-lite has one of each, whatever is asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Any, TypeVar
 import grpc  # type: ignore[import-untyped]
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException  # type: ignore[import-untyped]
-from pymilvus.client.types import Status  # type: ignore[import-untyped]
+from pymilvus.client.types import LoadState, Status  # type: ignore[import-untyped]
 from pymilvus.exceptions import ErrorCode  # type: ignore[import-untyped]
 
 from recs.errors import StoreError, StoreUnavailableError
@@ -53,13 +56,14 @@ _UNAVAILABLE_CODES = (
 class _Connection:
     """One lazily made client, and what its errors mean."""
 
-    def __init__(self, url: str, token: str | None, timeout_seconds: float) -> None:
+    def __init__(self, url: str, token: str | None, timeout_seconds: float, replicas: int) -> None:
         # pymilvus logs a traceback for every error that it raises; here all of them reach the caller as exceptions.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
         self._url = url
         self._token = token or ""
         self._address = re.sub(r"//.*@", "//", url)
         self.timeout_seconds = timeout_seconds
+        self._replicas = replicas
         self._lock = threading.Lock()
         self._client: Any = None
         self._closed = False
@@ -74,7 +78,7 @@ class _Connection:
             yield self._connected()
         except MilvusException as exc:
             self.opened.clear()
-            if exc.code in _UNAVAILABLE_CODES or "timeout" in exc.message.lower():
+            if _may_pass(exc):
                 raise self._unavailable(exc) from exc
             raise StoreError("vectors", f"Milvus at {self._address} refused: {exc.message}") from exc
         except (grpc.RpcError, grpc.FutureTimeoutError) as exc:
@@ -86,6 +90,23 @@ class _Connection:
             with self.client() as client:
                 self._server_version = str(client.get_server_version(timeout=self.timeout_seconds))
         return self._server_version
+
+    def load(self, client: Any, name: str) -> None:
+        """Bring a collection into memory where it is not; one that is there stays as it is."""
+        bounded = {"timeout": self.timeout_seconds}
+        # Milvus refuses to load with another number of replicas what is loaded already.
+        if client.get_load_state(name, **bounded)["state"] == LoadState.Loaded:
+            return
+        try:
+            client.load_collection(name, replica_number=self._replicas, **bounded)
+        except MilvusException as exc:
+            if self._replicas == 1 or _may_pass(exc):
+                raise
+            raise StoreError(
+                "vectors",
+                f"Milvus at {self._address} refused to hold {self._replicas} replicas of {name}, which take as many "
+                f"query nodes: {exc.message}",
+            ) from exc
 
     def close(self) -> None:
         with self._lock:
@@ -116,11 +137,21 @@ class _Connection:
         return StoreUnavailableError("vectors", what)
 
 
-class MilvusVectors:
-    """The vector store on a Milvus at `url`, or on milvus-lite's server; connects at first use."""
+def _may_pass(exc: MilvusException) -> bool:
+    return exc.code in _UNAVAILABLE_CODES or "timeout" in exc.message.lower()
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = 2.0) -> None:
-        self._connection = _Connection(url, token, timeout_seconds)
+
+class MilvusVectors:
+    """The vector store on a Milvus at `url`, or on milvus-lite's server; connects at first use.
+
+    `shards` is how many nodes take the writes of a collection, `replicas` how many query nodes answer for it.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, timeout_seconds: float = 2.0, shards: int = 1, replicas: int = 1
+    ) -> None:
+        self._connection = _Connection(url, token, timeout_seconds, replicas)
+        self._shards = shards
         self._bounded = {"timeout": timeout_seconds}
 
     def create(self, build: str, dim: int) -> MilvusIndex:
@@ -146,7 +177,7 @@ class MilvusVectors:
             if missing:
                 raise StoreError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
             for name in names:
-                client.load_collection(name, **self._bounded)
+                self._connection.load(client, name)
         index = MilvusIndex(self._connection, build, exact=exact)
         self._connection.opened[build] = (time.monotonic(), index)
         return index
@@ -182,7 +213,8 @@ class MilvusVectors:
         self._connection.close()
 
     def _is_exact(self) -> bool:
-        return "lite" in self._connection.server_version()
+        # Not just "lite": the wheel of Milvus 2.3.5, a whole server, calls itself v2.3.5-lite.
+        return self._connection.server_version().startswith("milvus_lite")
 
     def _ensure(self, client: Any, name: str, dim: int, exact: bool) -> None:
         index = client.prepare_index_params()
@@ -190,19 +222,25 @@ class MilvusVectors:
             index.add_index("vector", index_type="FLAT", metric_type="IP", params={})
         else:
             index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 200})
-        if not client.has_collection(name, **self._bounded):
+        if client.has_collection(name, **self._bounded):
+            fields = {f["name"]: f for f in client.describe_collection(name, **self._bounded)["fields"]}
+            there = int(fields["vector"]["params"]["dim"])
+            if there != dim:
+                raise StoreError(
+                    "vectors", f"{name} holds vectors of {there} dimensions, not {dim}; take another build"
+                )
+        else:
             client.create_collection(
-                name, schema=_schema(client, dim), index_params=index, consistency_level="Strong", **self._bounded
+                name,
+                schema=_schema(client, dim),
+                num_shards=self._shards,
+                consistency_level="Strong",
+                **self._bounded,
             )
-            return
-        fields = {f["name"]: f for f in client.describe_collection(name, **self._bounded)["fields"]}
-        there = int(fields["vector"]["params"]["dim"])
-        if there != dim:
-            raise StoreError("vectors", f"{name} holds vectors of {there} dimensions, not {dim}; take another build")
-        # A run that was killed while it made the collection left it without an index.
+        # Apart from creating, which would load with one replica. A run that was killed in between left it without.
         if not client.list_indexes(name, field_name="vector", **self._bounded):
             client.create_index(name, index, **self._bounded)
-        client.load_collection(name, **self._bounded)
+        self._connection.load(client, name)
 
     def _drop(self, client: Any, space: Space, build: str) -> None:
         name = _collection(space, build)
@@ -351,7 +389,7 @@ class MilvusIndex:
                 if _NOT_LOADED not in (exc.code, exc.compatible_code):
                     raise
                 # milvus-lite forgets with a restart that a collection was loaded.
-                client.load_collection(name, **self._bounded)
+                self._connection.load(client, name)
                 return getattr(client, method)(name, **arguments, **self._bounded)
 
 

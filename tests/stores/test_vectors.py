@@ -47,7 +47,7 @@ def address(request: pytest.FixtureRequest) -> tuple[str, str | None]:
 
 @pytest.fixture(scope="module")
 def store(address: tuple[str, str | None]) -> Iterator[MilvusVectors]:
-    opened = MilvusVectors(address[0], token=address[1], timeout_seconds=120)
+    opened = MilvusVectors(address[0], token=address[1], timeout_seconds=120, shards=2)
     yield opened
     opened.close()
 
@@ -217,6 +217,46 @@ def test_builds_stand_side_by_side(store: MilvusVectors) -> None:
     finally:
         store.drop(one)
         store.drop(two)
+
+
+def test_collections_are_made_with_the_shards_asked_for(store: MilvusVectors, build: str) -> None:
+    store.create(build, 2)
+    with store._connection.client() as client:
+        made = {client.describe_collection(f"recs_{space}_{build}")["num_shards"] for space in SPACES}
+    assert made == ({1} if store._is_exact() else {2})
+
+
+def test_more_replicas_than_query_nodes_are_refused(address: tuple[str, str | None], build: str) -> None:
+    store = MilvusVectors(address[0], token=address[1], timeout_seconds=120, replicas=50)
+    if store._is_exact():
+        store.create(build, 2).upsert("users", [record("a", 1, 0)])
+    else:
+        with pytest.raises(StoreError, match="refused to hold 50 replicas of recs_texts_") as raised:
+            store.create(build, 2)
+        assert not isinstance(raised.value, StoreUnavailableError)
+    store.close()
+
+
+def test_a_loaded_build_keeps_its_replicas(
+    address: tuple[str, str | None], index: VectorIndex, build: str, store: MilvusVectors
+) -> None:
+    index.upsert("users", [record("a", 1, 0)])
+    other = MilvusVectors(address[0], token=address[1], timeout_seconds=120, shards=3, replicas=50)
+    assert other.create(build, 2).count("users") == 1
+    assert keys(other.open(build).search("users", vector(1, 0), 1)) == ["a"]
+    other.close()
+
+
+def test_a_build_that_was_cut_short_is_finished(store: MilvusVectors, build: str) -> None:
+    store.create(build, 2)
+    with store._connection.client() as client:
+        client.release_collection(f"recs_users_{build}")
+        client.drop_index(f"recs_users_{build}", "vector")
+        client.release_collection(f"recs_texts_{build}")
+    index = store.create(build, 2)
+    for space in ("users", "texts"):
+        index.upsert(space, [record("a", 1, 0)])
+        assert keys(index.search(space, vector(1, 0), 1)) == ["a"]
 
 
 def test_a_build_name_is_checked(store: MilvusVectors) -> None:
