@@ -1,16 +1,22 @@
-"""Cypher over Bolt, by the neo4j driver: bounded in time, repeated where the server says that it may succeed."""
+"""Cypher over Bolt, by the neo4j driver: bounded in time, repeated where the server says that it may succeed.
+
+With a neo4j:// URL the driver asks a cluster who leads, and everything goes to the leader, reads too: a follower may
+lag behind what was written before a generation was published, and readers take the newest generation. Followers are
+there for when the leader fails.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, LiteralString, TypeVar, cast
 
-from neo4j import Driver, GraphDatabase, Query, ResultSummary, Session, Transaction
+from neo4j import WRITE_ACCESS, Driver, GraphDatabase, Query, ResultSummary, Session, Transaction
 from neo4j.exceptions import (
     ConfigurationError,
     ConnectionAcquisitionTimeoutError,
@@ -60,6 +66,7 @@ class Bolt:
         except (ConfigurationError, ValueError) as exc:
             raise StoreError("graph", f"not a Neo4j URL that can be used: {self._address}: {exc}") from exc
         _bound_reads(self._driver, timeout_seconds)
+        _bound_routing(self._driver, timeout_seconds)
 
     def read(self, cypher: LiteralString, **parameters: Any) -> list[Row]:
         """Return the rows of one query that returns `collect([...])`, in one round trip.
@@ -111,7 +118,7 @@ class Bolt:
         with self._errors():
             while True:
                 try:
-                    with self._driver.session(database=self._database) as session:
+                    with self._driver.session(database=self._database, default_access_mode=WRITE_ACCESS) as session:
                         return work(session)
                 except _AGAIN:
                     if time.monotonic() + delay > stop:
@@ -165,3 +172,26 @@ def _bound_reads(driver: Driver, timeout_seconds: float) -> None:
         return connection
 
     pool.opener = open_bounded
+
+
+def _bound_routing(driver: Driver, timeout_seconds: float) -> None:
+    """Let nobody wait longer than that for other threads that ask who leads.
+
+    The driver lets one thread ask at a time: where no server answers, eight threads would wait eight times as long.
+    """
+    pool: Any = driver._pool
+    if not pool.is_direct_pool:
+        pool.refresh_lock = _BoundedLock(timeout_seconds)
+
+
+class _BoundedLock:
+    def __init__(self, timeout_seconds: float) -> None:
+        self._lock = threading.RLock()
+        self._timeout_seconds = timeout_seconds
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._timeout_seconds):
+            raise ServiceUnavailable("other threads wait for the routing table")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

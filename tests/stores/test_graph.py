@@ -7,16 +7,19 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from bolt_cluster import Member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.model import ACTIONS, Campaign, CoEngagement, EngagementEdge, UserEdges
+from recs.stores._bolt import Bolt
 from recs.stores.graph import Neo4jGraph
 from recs.stores.ports import CampaignNode
 
@@ -57,14 +60,18 @@ class Address:
         )
 
 
-@pytest.fixture(scope="module", params=["embedded", "real"])
+@pytest.fixture(scope="module", params=["embedded", "real", "real routed"])
 def address(request: pytest.FixtureRequest) -> Address:
+    """Where the contract is run; ArcadeDB does not route."""
     if request.param == "embedded":
         servers = request.getfixturevalue("servers")
         password = servers.neo4j_password.get_secret_value() if servers.neo4j_password else None
         return Address(servers.neo4j_url, servers.neo4j_user, password, servers.neo4j_database)
     url = os.environ.get("RECS_TEST_NEO4J_URL") or pytest.skip("RECS_TEST_NEO4J_URL: no Neo4j to test against")
-    return Address(url, "neo4j", os.environ["RECS_TEST_NEO4J_PASSWORD"], "neo4j")
+    given = Address(url, "neo4j", os.environ["RECS_TEST_NEO4J_PASSWORD"], "neo4j")
+    if request.param == "real":
+        return given
+    return replace(given, url=url.replace("bolt", "neo4j", 1))
 
 
 @pytest.fixture(scope="module")
@@ -388,3 +395,72 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(listening: bool) -
 def test_a_url_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(StoreError, match="not a Neo4j URL"):
         Neo4jGraph("http://127.0.0.1")
+
+
+@contextmanager
+def routed(router: Member) -> Iterator[Bolt]:
+    url = f"neo4j://{router.address}"
+    with closing(Bolt(url, user="neo4j", password="secret", database="neo4j", timeout_seconds=0.5)) as bolt:
+        yield bolt
+
+
+def test_all_queries_go_to_the_leader() -> None:
+    with Member() as router, Member() as leader, Member() as follower:
+        router.roles = {"ROUTE": [router.address], "READ": [follower.address], "WRITE": [leader.address]}
+        with routed(router) as bolt:
+            assert bolt.read("MATCH (u:User) RETURN collect([u.id])") == []
+            bolt.write(lambda transaction: transaction.run("MATCH (u:User) DELETE u").consume())
+        assert leader.queries == 2
+        assert router.queries == follower.queries == 0
+
+
+@pytest.mark.parametrize("database", ["neo4j", None])
+@pytest.mark.parametrize("how", ["not named", "refuses", "says nothing"])
+def test_a_cluster_without_a_leader_is_unavailable_in_time(
+    how: str, database: str | None, tarpit: int, closed_port: int
+) -> None:
+    leaders = {"not named": [], "refuses": [f"127.0.0.1:{closed_port}"], "says nothing": [f"127.0.0.1:{tarpit}"]}
+    with Member() as follower:
+        follower.roles = {"ROUTE": [follower.address], "READ": [follower.address], "WRITE": leaders[how]}
+        graph = Neo4jGraph(
+            f"neo4j://{follower.address}", user="neo4j", password="secret", database=database, timeout_seconds=0.5
+        )
+        calls = [graph.check, lambda: graph.user("u"), lambda: graph.put_users([user("u")])]
+
+        def ask(call: Any) -> float:
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=follower.address):
+                call()
+            return time.monotonic() - began
+
+        assert max(ask(call) for call in calls) < 1.5
+        with ThreadPoolExecutor(8) as pool:
+            assert max(pool.map(ask, calls * 8)) < 2.5
+        assert follower.queries == 0
+        graph.close()
+
+
+def test_a_leader_that_comes_back_is_found() -> None:
+    with Member() as follower, Member() as leader, routed(follower) as bolt:
+        follower.roles = {"ROUTE": [follower.address], "READ": [follower.address], "WRITE": []}
+        with pytest.raises(StoreUnavailableError):
+            bolt.read("RETURN collect([1])")
+        follower.roles = {**follower.roles, "WRITE": [leader.address]}
+        assert bolt.read("RETURN collect([1])") == []
+
+
+@pytest.mark.parametrize("listening", [True, False], ids=["says nothing", "is not there"])
+def test_a_router_that_does_not_answer_is_unavailable_in_time(listening: bool, tarpit: int, closed_port: int) -> None:
+    port = tarpit if listening else closed_port
+    graph = Neo4jGraph(f"neo4j://127.0.0.1:{port}", user="neo4j", password="secret", timeout_seconds=0.5)
+
+    def ask(_: int) -> float:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{port}") as raised:
+            graph.user("u")
+        assert "secret" not in str(raised.value)
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(ask, range(16))) < 2.5
+    graph.close()
