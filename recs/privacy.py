@@ -6,10 +6,8 @@ quote is evidence of what was talked about, and reads as well without its digits
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from recs.errors import SettingsError
+from recs.stores.ports import StateStore
 
 EMAIL, PHONE, CARD, ACCOUNT, NUMBER = "[e-mail]", "[phone]", "[card]", "[account]", "[number]"
 
@@ -115,18 +114,25 @@ class Pseudonyms:
         self._secret = secret
 
     @classmethod
-    def of_home(cls, home: Path) -> Pseudonyms:
-        """Return the pseudonyms of an installation; its secret is made on first use, readable by its owner alone.
+    def of_installation(cls, state: StateStore, home: Path) -> Pseudonyms:
+        """Return the pseudonyms of all processes over this state store; their secret is made on first use.
 
-        Raises SettingsError where the file of the secret cannot be used.
+        Where the store has none yet, the one that an earlier version kept in a file of `home` is taken over. Raises
+        SettingsError where that file cannot be used.
         """
+
+        def make() -> bytes:
+            return cls._secret_of_home(home) or secrets.token_bytes(cls.SECRET_BYTES)
+
+        return cls(state.secret("pseudonyms", make))
+
+    @classmethod
+    def _secret_of_home(cls, home: Path) -> bytes | None:
         path = home / "pseudonyms.key"
         try:
-            if not path.exists():
-                _make_secret(path, cls.SECRET_BYTES)
-            # A copy or a backup may have opened it to others.
-            path.chmod(0o600)
             secret = path.read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as exc:
             raise SettingsError(f"the secret of the pseudonyms in {path} cannot be used: {exc}") from exc
         if len(secret) != cls.SECRET_BYTES:
@@ -134,27 +140,10 @@ class Pseudonyms:
                 f"{path} holds {len(secret)} bytes, the secret of the pseudonyms has {cls.SECRET_BYTES}; restore it, "
                 "or remove it: every pseudonym then changes"
             )
-        return cls(secret)
+        return secret
 
     def of(self, kind: Literal["user", "conversation"], identifier: str) -> str:
         """Return the pseudonym of an id, `p_` and 16 hex digits; the same id of another kind has another one."""
         # An id may hold half a surrogate pair, which UTF-8 proper has no bytes for.
         message = f"{kind}\0{identifier}".encode("utf-8", "surrogatepass")
         return "p_" + hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:16]
-
-
-def _make_secret(path: Path, size: int) -> None:
-    """Write a new secret unless another process is first. The file appears under its name whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
-        # Where another process has made it meanwhile, its secret is the one.
-        with contextlib.suppress(FileExistsError):
-            os.link(beside, path)
-    finally:
-        beside.unlink()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from recs.errors import SettingsError
 from recs.privacy import Pseudonyms, mask_text
+from recs.stores.state import SqlState
 
 
 @pytest.mark.parametrize(
@@ -80,33 +81,48 @@ def test_a_hostile_text_takes_linear_time(piece: str) -> None:
     assert time.perf_counter() - began < 5
 
 
-def test_pseudonyms_are_stable_per_installation_and_differ_between_them(tmp_path: Path) -> None:
-    first = Pseudonyms.of_home(tmp_path / "a")
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[SqlState]:
+    with opened(tmp_path / "state.db") as store:
+        yield store
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[SqlState]:
+    store = SqlState(f"sqlite:///{path}", timeout_seconds=20)
+    yield store
+    store.close()
+
+
+def test_pseudonyms_are_stable_per_installation_and_differ_between_them(state: SqlState, tmp_path: Path) -> None:
+    first = Pseudonyms.of_installation(state, tmp_path / "home")
     assert re.fullmatch(r"p_[0-9a-f]{16}", first.of("user", "u1"))
-    assert first.of("user", "u1") == Pseudonyms.of_home(tmp_path / "a").of("user", "u1")
+    # Another machine over the same store, and another installation.
+    assert first.of("user", "u1") == Pseudonyms.of_installation(state, tmp_path / "other").of("user", "u1")
+    with opened(tmp_path / "b.db") as other:
+        assert first.of("user", "u1") != Pseudonyms.of_installation(other, tmp_path / "home").of("user", "u1")
     assert first.of("user", "u1") != first.of("user", "u2")
     assert first.of("user", "u1") != first.of("conversation", "u1")
-    assert first.of("user", "u1") != Pseudonyms.of_home(tmp_path / "b").of("user", "u1")
     assert first.of("user", "\ud800/🦊") != first.of("user", "/🦊")
 
 
-def test_the_secret_is_its_owners_alone(tmp_path: Path) -> None:
-    Pseudonyms.of_home(tmp_path)
-    [path] = tmp_path.iterdir()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    path.chmod(0o644)
-    Pseudonyms.of_home(tmp_path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+def test_the_secret_of_an_earlier_version_is_taken_over_once(state: SqlState, tmp_path: Path) -> None:
+    secret = b"s" * Pseudonyms.SECRET_BYTES
+    (tmp_path / "pseudonyms.key").write_bytes(secret)
+    before = Pseudonyms(secret).of("user", "u1")
+    assert Pseudonyms.of_installation(state, tmp_path).of("user", "u1") == before
+    (tmp_path / "pseudonyms.key").unlink()
+    assert Pseudonyms.of_installation(state, tmp_path).of("user", "u1") == before
+    # Another machine's file comes too late.
+    (tmp_path / "pseudonyms.key").write_bytes(b"t" * Pseudonyms.SECRET_BYTES)
+    assert Pseudonyms.of_installation(state, tmp_path).of("user", "u1") == before
 
 
-def test_processes_that_start_together_share_one_secret(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        names = set(pool.map(lambda _: Pseudonyms.of_home(tmp_path).of("user", "u1"), range(32)))
-    assert len(names) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["pseudonyms.key"]
-
-
-def test_a_damaged_secret_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_secret_is_refused(state: SqlState, tmp_path: Path) -> None:
     (tmp_path / "pseudonyms.key").write_bytes(b"short")
     with pytest.raises(SettingsError, match="holds 5 bytes"):
-        Pseudonyms.of_home(tmp_path)
+        Pseudonyms.of_installation(state, tmp_path)
+    (tmp_path / "pseudonyms.key").unlink()
+    (tmp_path / "pseudonyms.key").mkdir()
+    with pytest.raises(SettingsError, match="cannot be used"):
+        Pseudonyms.of_installation(state, tmp_path)

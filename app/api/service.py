@@ -88,8 +88,7 @@ class Service:
     async def _open(self) -> None:
         try:
             settings = await asyncio.to_thread(self._exits.enter_context, embedded.session(self._settings))
-            pseudonyms = Pseudonyms.of_home(settings.home)
-            stores = await self._connect(settings)
+            stores, pseudonyms = await self._connect(settings)
         except Exception as exc:  # noqa: BLE001  (handed on: nobody awaits this task while the server runs)
             self._give_up(exc)
             return
@@ -99,11 +98,20 @@ class Service:
         self._missing = None
         self._opened = Opened(stores, recommender, pseudonyms, Lookups(stores.state, stores.cache, self._lookups))
 
-    async def _connect(self, settings: Settings) -> Stores:
+    async def _connect(self, settings: Settings) -> tuple[Stores, Pseudonyms]:
         """Return the stores, however long it takes for those that must answer when they are opened."""
+
+        def connected() -> tuple[Stores, Pseudonyms]:
+            with ExitStack() as opened:
+                stores = connect(settings)
+                opened.callback(stores.close)
+                pseudonyms = Pseudonyms.of_installation(stores.state, settings.home)
+                opened.pop_all()
+                return stores, pseudonyms
+
         for attempt in range(10**9):
             try:
-                return await asyncio.to_thread(connect, settings)
+                return await asyncio.to_thread(connected)
             except StoreUnavailableError as exc:
                 if self._missing != exc.store:
                     log.warning("waiting for a store", store=exc.store)

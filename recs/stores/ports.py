@@ -10,7 +10,7 @@ Stores may be used from several threads at once. `close` may be called twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -426,6 +426,13 @@ class StateStore(Store, Protocol):
 
     def shown(self, recommendation_id: str) -> str | None:
         """Return the JSON of the answer that was shown under this id."""
+        ...
+
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Return the secret of this name, the same for every process over this store.
+
+        Where there is none yet, it is what `make` returns; of several that make one at once, the first decides.
+        """
         ...
 
 

@@ -151,6 +151,12 @@ def upsert_statement(table: sa.Table, dialect: str, columns: Sequence[str]) -> s
     return insert.on_conflict_do_update(index_elements=keys, set_=values)
 
 
+def insert_missing(table: sa.Table, dialect: str) -> sa.Executable:
+    """Return the insert that leaves a row alone whose primary key is there already."""
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    return insert.on_conflict_do_nothing()
+
+
 class Database:
     """A pool of connections for one store role; every driver error leaves it as one of ours.
 

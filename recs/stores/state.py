@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from recs.stores import run_lock
 from recs.stores.group_commit import GroupCommit
 from recs.stores.migrations import bring_up_to_date
 from recs.stores.ports import Check, RunRecord
-from recs.stores.sql import Database, chunks, upsert
+from recs.stores.sql import Database, chunks, insert_missing, upsert
 from recs.stores.state_schema import (
     GENERATIONS,
     HEAD,
@@ -25,6 +25,7 @@ from recs.stores.state_schema import (
     PREFERENCES,
     RUN_LOCK,
     RUNS,
+    SECRETS,
     SHOWN,
     generation_row,
     preferences_body,
@@ -36,6 +37,7 @@ from recs.stores.state_schema import (
 
 _HEAD_SQL = "SELECT generation, revision FROM head WHERE id = 1"
 _RUNNING = sa.select(RUN_LOCK.c.run_id)
+_SECRET = sa.select(SECRETS.c.value).where(SECRETS.c.name == sa.bindparam("name"))
 _SHOWN = sa.select(SHOWN.c.answer).where(SHOWN.c.recommendation_id == sa.bindparam("recommendation_id"))
 
 
@@ -239,6 +241,18 @@ class SqlState:
         with self._db.read() as connection:
             answer: str | None = connection.execute(_SHOWN, {"recommendation_id": recommendation_id}).scalar()
         return answer
+
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        with self._db.read() as connection:
+            held: bytes | None = connection.execute(_SECRET, {"name": name}).scalar()
+        if held is not None:
+            return held
+        made = make()
+        with self._db.write() as connection:
+            # Whoever was first meanwhile has made everybody's.
+            insert = insert_missing(SECRETS, connection.dialect.name)
+            connection.execute(insert, {"name": name, "value": made, "made_at": datetime.now(UTC)})
+            return bytes(connection.execute(_SECRET, {"name": name}).scalar_one())
 
 
 def _mark_dirty(connection: Connection) -> None:

@@ -86,6 +86,14 @@ SHOWN = sa.Table(
     sa.Index("ix_shown_user", "user_id"),
 )
 
+SECRETS = sa.Table(
+    "secrets",
+    METADATA,
+    sa.Column("name", AnyText, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("made_at", UtcDateTime, nullable=False),
+)
+
 #: One row, id 1; its run_id is NULL while nobody runs. `recs.stores.run_lock` explains the columns.
 RUN_LOCK = sa.Table(
     "run_lock",

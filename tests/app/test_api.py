@@ -20,6 +20,11 @@ from recs.privacy import Pseudonyms
 from recs.settings import Settings
 
 
+@pytest.fixture
+def names(published: Stores, api_settings: Settings) -> Pseudonyms:
+    return Pseudonyms.of_installation(published.state, api_settings.home)
+
+
 def recommended(answer: httpx.Response) -> Recommendations:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -115,8 +120,7 @@ def test_what_a_user_allows_holds_from_the_next_request_on(api: Server, publishe
     assert recommended(api.get("/recommendations/late")).items == []
 
 
-def test_evidence_names_nobody_else_and_quotes_are_masked(api: Server, api_settings: Settings) -> None:
-    names = Pseudonyms.of_home(api_settings.home)
+def test_evidence_names_nobody_else_and_quotes_are_masked(api: Server, names: Pseudonyms) -> None:
     raw = api.get("/recommendations/anna", explain=True)
     answer = recommended(raw)
     desks = next(i for i in answer.items if i.campaign_id == "k1")
@@ -135,12 +139,12 @@ def test_evidence_names_nobody_else_and_quotes_are_masked(api: Server, api_setti
     assert recommended(api.get("/recommendations/anna", explain=True)).items == answer.items
 
 
-def test_a_text_is_answered_from_its_own_words(api: Server, api_settings: Settings) -> None:
+def test_a_text_is_answered_from_its_own_words(api: Server, names: Pseudonyms) -> None:
     answer = recommended(api.post("/recommendations", {"text": ECHO_TEXT, "k": 3, "explain": True}))
     assert (answer.user_id, answer.strategy) == (None, "text")
     assert answer.items[0].campaign_id == "echo/campaign"
     nearest = answer.items[0].evidence[0]
-    assert nearest.user_id == Pseudonyms.of_home(api_settings.home).of("user", "echo")
+    assert nearest.user_id == names.of("user", "echo")
     assert nearest.similarity == pytest.approx(1, abs=0.02)
     assert sum(part.contribution for part in answer.items[0].breakdown) == answer.items[0].score
     messages = [{"role": "user", "text": ECHO_TEXT}, {"role": "agent", "text": "Which colour?", "at": None}]
@@ -149,8 +153,7 @@ def test_a_text_is_answered_from_its_own_words(api: Server, api_settings: Settin
     assert same.items[0].evidence == []
 
 
-def test_neighbours_are_pseudonyms(api: Server, api_settings: Settings) -> None:
-    names = Pseudonyms.of_home(api_settings.home)
+def test_neighbours_are_pseudonyms(api: Server, names: Pseudonyms) -> None:
     answer = api.get("/users/anna/neighbours", k=2)
     assert answer.status_code == 200
     assert (answer.json()["user_id"], answer.json()["generation"]) == ("anna", 1)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from recs.errors import SchemaVersionError, StoreError, StoreUnavailableError
-from recs.model import Head
+from recs.model import Generation, Head, Preferences
 from recs.stores import metrics, migrations, state_schema
 from recs.stores.metrics import SqlMetrics
 from recs.stores.migrations import upgrade
+from recs.stores.ports import RunRecord
 from recs.stores.state import SqlState
 
 
@@ -35,6 +37,7 @@ OPENER = """
 import sys
 from recs.stores.metrics import SqlMetrics
 from recs.stores.migrations import upgrade
+from recs.stores.ports import RunRecord
 from recs.stores.state import SqlState
 print("ready", flush=True)
 sys.stdin.readline()
@@ -72,6 +75,27 @@ class TestSchema:
         with pytest.raises(SchemaVersionError, match=r"9999.*install the newer version.*RECS_STATE_URL"):
             SqlState(sql_url)
 
+    def test_an_older_schema_is_migrated_with_nothing_lost(self, sql_url: str) -> None:
+        store = SqlState(sql_url)
+        store.put_preferences([Preferences(user_id="ann", profiling=False, channels={"post": True})])
+        store.add_pending({"c1": "ann"})
+        store.record_shown("r1", "ann", 1, '{"items": []}')
+        store.put_run(RunRecord("r0", AT, AT, "published", counts={"read": 3}))
+        store.publish(Generation(1, "b1", "m", "r0", AT, None, {"content": 0.5}, {"content": 2.0}, (0.5, -0.25), 7))
+        before = _all_of(store)
+        # Back to what the first version made.
+        with store._db.write() as connection:
+            connection.execute(sa.text("DROP TABLE secrets"))
+            connection.execute(sa.text("UPDATE recs_state_version SET version_num = '0001'"))
+        store.close()
+        for _ in range(2):
+            store = SqlState(sql_url)
+            assert _all_of(store) == before
+            assert store.secret("s", lambda: b"first") == b"first"
+            with store._db.read() as connection:
+                assert migrations.found_version(connection, "state") == "0002"
+            store.close()
+
     @pytest.mark.parametrize("schema", ["state", "metrics"])
     def test_the_revisions_end_where_the_code_expects(self, schema: migrations.Schema) -> None:
         assert upgrade.scripts(schema).get_current_head() == migrations.HEADS[schema]
@@ -86,6 +110,14 @@ class TestSchema:
             assert compare_metadata(context, tables) == []
         state.close()
         facts.close()
+
+
+AT = datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+def _all_of(store: SqlState) -> list[object]:
+    found = [store.head(), store.generation(), store.runs(), store.pending(), list(store.all_preferences())]
+    return [*found, store.shown("r1"), store.dirty_marks(), store.running()]
 
 
 def _is_ours(_object: object, name: str | None, *_: object) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -288,3 +290,30 @@ class TestShownAndErasure:
 
 def _shown(recommendation_id: str) -> dict[str, Any]:
     return {"recommendation_id": recommendation_id, "user_id": None, "generation": 1, "at": AT, "answer": "{}"}
+
+
+SECRET_MAKER = """
+import os, sys
+from recs.stores.state import SqlState
+store = SqlState(sys.argv[1], timeout_seconds=20)
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.secret("s", lambda: os.urandom(32)).hex())
+store.close()
+"""
+
+
+class TestSecrets:
+    def test_the_first_one_stays(self, store: SqlState) -> None:
+        assert store.secret("a", lambda: b"\0first") == b"\0first"
+        assert store.secret("a", lambda: b"second") == b"\0first"
+        assert store.secret("b", lambda: b"second") == b"second"
+
+    def test_processes_that_make_one_at_once_share_it(self, store: SqlState, sql_url: str) -> None:
+        command = [sys.executable, "-c", SECRET_MAKER, sql_url]
+        makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        for maker in makers:
+            assert maker.stdout
+            assert maker.stdout.readline() == "ready\n"
+        told = {maker.communicate("go\n", timeout=200)[0] for maker in makers}
+        assert told == {store.secret("s", lambda: b"too late").hex() + "\n"}
