@@ -1,4 +1,10 @@
-"""Engagement facts and campaign metrics over any SQLAlchemy URL. The SQL engine itself does the aggregation."""
+"""Engagement facts and campaign metrics over any SQLAlchemy URL. The SQL engine itself does the aggregation.
+
+On BigQuery there are no transactions, so that what is one here is several statements there. Readers are not misled by
+a generation's half-written metrics, because its number is published only afterwards, in the state store. Of the facts
+serving reads the views alone, for the frequency cap, and may miss those that are being replaced. A call that is cut
+off is repeated as a whole. Where two replace the same facts at once, the facts of both may stay.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,7 @@ from sqlalchemy.engine import Connection
 from recs.model import CampaignMetrics, EngagementEdge, EngagementFact
 from recs.stores.migrations import bring_up_to_date
 from recs.stores.ports import Check
-from recs.stores.sql import AnyText, Database, UtcDateTime, chunks, days
+from recs.stores.sql import DOUBLE, AnyText, Database, UtcDateTime, chunks, days
 
 METADATA = sa.MetaData()
 
@@ -30,8 +36,8 @@ FACTS = sa.Table(
     # Quoted: DuckDB reserves the word, and SQLAlchemy does not know.
     sa.Column("at", UtcDateTime, quote=True),
     # The same time in days since 1970: every dialect can subtract doubles, no two agree on subtracting times.
-    sa.Column("at_day", sa.Double),
-    sa.Column("value", sa.Double),
+    sa.Column("at_day", DOUBLE),
+    sa.Column("value", DOUBLE),
     sa.Column("currency", AnyText),
     sa.Index("ix_engagement_facts_user", "user_id", "campaign_id", "action"),
     sa.Index("ix_engagement_facts_campaign", "campaign_id", "user_id"),
@@ -50,7 +56,7 @@ METRICS = sa.Table(
     sa.Column("converts", sa.BigInteger, nullable=False),
     sa.Column("mentions", sa.BigInteger, nullable=False),
     sa.Column("dislikes", sa.BigInteger, nullable=False),
-    sa.Column("prior", sa.Double, nullable=False),
+    sa.Column("prior", DOUBLE, nullable=False),
     sa.Column("last_at", UtcDateTime),
 )
 
@@ -73,6 +79,9 @@ _VIEWS_SINCE = (
     .where(FACTS.c.user_id == sa.bindparam("user_id"), FACTS.c.action == "view", FACTS.c.at >= sa.bindparam("since"))
     .group_by(FACTS.c.campaign_id)
 )
+
+#: BigQuery takes no DELETE without a WHERE.
+_EMPTY_EXCLUDED = sa.delete(EXCLUDED).where(sa.true())
 
 #: Exponents beyond this leave the range of a double, which PostgreSQL takes for an error.
 _MAX_EXPONENT = 700.0
@@ -109,14 +118,14 @@ def aggregate_statement(generation: int, *, newest_at: datetime | None, half_lif
     user = per_user.c
     # Typed: PostgreSQL cannot guess what a bare parameter in an expression is.
     newest: sa.ColumnElement[float | None] = (
-        sa.cast(sa.null(), sa.Double) if newest_at is None else sa.literal(days(newest_at), sa.Double)
+        sa.cast(sa.null(), DOUBLE) if newest_at is None else sa.literal(days(newest_at), DOUBLE)
     )
-    exponent = (user.positive_day - newest) * sa.literal(math.log(2) / half_life_days, sa.Double)
+    exponent = (user.positive_day - newest) * sa.literal(math.log(2) / half_life_days, DOUBLE)
     weight = sa.case(
         (user.positive == 0, 0.0),
         (exponent.is_(None), 1.0),
-        (exponent < -_MAX_EXPONENT, 0.0),
-        (exponent > _MAX_EXPONENT, math.exp(_MAX_EXPONENT)),
+        (exponent < sa.literal(-_MAX_EXPONENT, DOUBLE), 0.0),
+        (exponent > sa.literal(_MAX_EXPONENT, DOUBLE), math.exp(_MAX_EXPONENT)),
         else_=sa.func.exp(exponent),
     )
 
@@ -177,7 +186,7 @@ class SqlMetrics:
             for some in chunks(list(conversations)):
                 connection.execute(self._drop_facts, {"conversation_ids": some})
             if rows:
-                connection.execute(FACTS.insert(), list(rows.values()))
+                self._db.insert(connection, FACTS, list(rows.values()))
 
     def delete_user(self, user_id: str) -> int:
         with self._db.write() as connection:
@@ -202,11 +211,11 @@ class SqlMetrics:
         statement = aggregate_statement(generation, newest_at=newest_at, half_life_days=half_life_days)
         with self._db.write() as connection:
             connection.execute(sa.delete(METRICS).where(METRICS.c.generation == generation))
-            connection.execute(sa.delete(EXCLUDED))
+            connection.execute(_EMPTY_EXCLUDED)
             if excluded_users:
-                connection.execute(EXCLUDED.insert(), [{"user_id": u} for u in dict.fromkeys(excluded_users)])
+                self._db.insert(connection, EXCLUDED, [{"user_id": u} for u in dict.fromkeys(excluded_users)])
             connection.execute(statement)
-            connection.execute(sa.delete(EXCLUDED))
+            connection.execute(_EMPTY_EXCLUDED)
             made = sa.select(sa.func.count()).select_from(METRICS).where(METRICS.c.generation == generation)
             return int(connection.execute(made).scalar_one())
 

@@ -3,7 +3,7 @@
 SQLite files run in WAL mode: readers never wait for a writer, and a writer waits `timeout_seconds` for another. A
 query over a local file has no time limit of its own; only locks are waited for. Any other SQLAlchemy URL works as
 far as its driver is installed; PostgreSQL gets a connect timeout (the driver's least is 2 s), a statement timeout and
-a bound on a server that has stopped answering.
+a bound on a server that has stopped answering. BigQuery's driver has neither timeouts nor transactions.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ _DAY = timedelta(days=1)
 #: SQLite errors that pass: another holds the lock, the disk is away or full. The rest would come again.
 _SQLITE_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_PROTOCOL")
 
+#: "OperationalError" is what PEP 249 calls errors of the database's operation, as against those of the statement. The
+#: others are BigQuery's, whose driver calls every error a DatabaseError of one of these.
+_PASSING_KINDS = {"OperationalError", "ServerError", "TooManyRequests", "RetryError", "TransportError"}
+
+#: What to install for a URL, by its backend.
+_EXTRAS = {"postgresql": "postgres", "bigquery": "warehouses", "snowflake": "warehouses"}
+
+#: BigQuery has one floating-point type, and SQLAlchemy calls it by another name there.
+DOUBLE: TypeEngine[Any] = sa.Double().with_variant(sa.Float(), "bigquery")
+
 _POOL_SIZE = 8
 _POOL_OVERFLOW = 56
 
@@ -60,6 +70,8 @@ class UtcDateTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
             return dialect.type_descriptor(sa.Text())
+        if dialect.name == "bigquery":
+            return sa.DateTime()  # what its dialect makes of that cannot be named in a CREATE or a parameter
         return dialect.type_descriptor(sa.DateTime(timezone=dialect.name == "postgresql"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
@@ -177,12 +189,20 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.is_postgresql = self.url.get_backend_name() == "postgresql"
         self._writers = threading.Lock()
-        self.shown_url = self.url.render_as_string(hide_password=True)
+        # Passwords, keys and tokens may stand in the query too.
+        self.shown_url = self.url.set(query={}).render_as_string(hide_password=True)
         try:
             self._engine = self._make_engine(durable)
         except (NoSuchModuleError, ModuleNotFoundError) as exc:
-            raise StoreError(role, f"no driver for {self.shown_url} is installed ({exc})") from exc
+            extra = _EXTRAS.get(self.url.get_backend_name())
+            install = f": pip install likeminded[{extra}]" if extra else ""
+            raise StoreError(role, f"no driver for {self.shown_url} is installed ({exc}){install}") from exc
         self._driver_error = self._engine.dialect.loaded_dbapi.Error
+        self._errors: tuple[type[Exception], ...] = (
+            SQLAlchemyError,
+            self._driver_error,
+            *_further_errors(self.url.get_backend_name()),
+        )
         # SQLite takes a write lock at BEGIN: a transaction that reads first and writes later would fail at once,
         # without waiting, where another wrote in between.
         write, scan = {"recs_begin": "BEGIN IMMEDIATE"}, {"recs_begin": "BEGIN", "stream_results": True}
@@ -243,6 +263,15 @@ class Database:
             raise StoreError(self.role, f"{self.shown_url}: a row that is always there is missing ({sql})")
         return cast(Sequence[Any], row)
 
+    def insert(self, connection: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert rows that are not there."""
+        if self.url.get_backend_name() != "bigquery":
+            connection.execute(table.insert(), list(rows))
+            return
+        # Its driver starts a job for every row of a list, so the rows go into the statement: at most 10,000 values.
+        for some in chunks(rows):
+            connection.execute(table.insert().values(some))
+
     def among(self, column: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
         """Return "the column is one of the list given as parameter `name`"."""
         if self.is_postgresql:
@@ -278,7 +307,7 @@ class Database:
         """Turn what the driver raises into StoreUnavailableError or StoreError."""
         try:
             yield
-        except (SQLAlchemyError, self._driver_error) as exc:
+        except self._errors as exc:
             kind = StoreUnavailableError if _may_pass(exc) else StoreError
             raise kind(self.role, f"{self.shown_url}: {_first_line(exc)}") from exc
         except (UnicodeError, OverflowError) as exc:
@@ -301,12 +330,23 @@ class Database:
             return engine
         if self.is_postgresql:
             options["isolation_level"] = "AUTOCOMMIT"
+        if self.url.get_backend_name() == "bigquery":
+            return self._make_bigquery_engine(options)
         engine = sa.create_engine(self.url, **options)
         if self.is_postgresql:
             from recs.stores import postgres  # its driver is an extra
 
             postgres.set_up(engine, self.timeout_seconds)
         return engine
+
+    def _make_bigquery_engine(self, options: dict[str, Any]) -> Engine:
+        try:
+            return sa.create_engine(self.url, **options)
+        except (NoSuchModuleError, ModuleNotFoundError):
+            raise
+        except Exception as exc:
+            # It looks for credentials at once, and says in many ways that it finds none that can be used.
+            raise StoreError(self.role, f"{self.shown_url} cannot be opened: {_first_line(exc)}") from exc
 
 
 def _make_folder(role: str, url: URL) -> None:
@@ -370,9 +410,19 @@ def _may_pass(exc: Exception) -> bool:
     name = getattr(cause, "sqlite_errorname", None)
     if name is not None:
         return str(name).startswith(_SQLITE_PASSING)
-    # SQLAlchemy's own TimeoutError says that no connection came free in time. "OperationalError" is what PEP 249
-    # calls errors of the database's operation, as against those of the statement.
-    return isinstance(exc, SQLTimeoutError) or any(c.__name__ == "OperationalError" for c in type(cause).__mro__)
+    # SQLAlchemy's own TimeoutError says that no connection came free in time.
+    kinds = [c.__name__ for e in (cause, *cause.args) for c in type(e).__mro__]
+    return isinstance(exc, SQLTimeoutError) or not _PASSING_KINDS.isdisjoint(kinds)
+
+
+def _further_errors(backend: str) -> tuple[type[Exception], ...]:
+    """Return what a driver lets through that is no error of its own."""
+    if backend != "bigquery":
+        return ()
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    return GoogleAPIError, GoogleAuthError
 
 
 def _driver_cause(exc: Exception) -> BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from recs.stores.sql import AnyText, UtcDateTime
+from recs.stores.sql import DOUBLE, AnyText, UtcDateTime
 
 revision = "0001"
 down_revision = None
@@ -23,8 +23,8 @@ def upgrade() -> None:
         sa.Column("user_id", AnyText, nullable=False),
         sa.Column("count", sa.BigInteger, nullable=False),
         sa.Column("at", UtcDateTime, quote=True),
-        sa.Column("at_day", sa.Double),
-        sa.Column("value", sa.Double),
+        sa.Column("at_day", DOUBLE),
+        sa.Column("value", DOUBLE),
         sa.Column("currency", AnyText),
         *([sa.PrimaryKeyConstraint("conversation_id", "campaign_id", "action")] if keyed else []),
         sqlite_with_rowid=False,
@@ -46,7 +46,7 @@ def upgrade() -> None:
                 "dislikes",
             )
         ),
-        sa.Column("prior", sa.Double, nullable=False),
+        sa.Column("prior", DOUBLE, nullable=False),
         sa.Column("last_at", UtcDateTime),
         *([sa.PrimaryKeyConstraint("generation", "campaign_id")] if keyed else []),
         sqlite_with_rowid=False,
