@@ -26,6 +26,7 @@ from snowflake.sqlalchemy.snowdialect import SnowflakeDialect
 from sqlalchemy.dialects import oracle, postgresql, sqlite
 from sqlalchemy.engine import Dialect, default
 from sqlalchemy_bigquery import BigQueryDialect
+from sqlalchemy_bigquery.base import unnest
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.model import EngagementFact
@@ -38,6 +39,9 @@ from recs.stores.state_schema import METADATA, PREFERENCES
 
 AT = datetime(2026, 3, 1, 10, tzinfo=UTC)
 SQLITE, POSTGRESQL = sqlite.dialect(), postgresql.dialect()
+# It registers this for every dialect and does not say whether it can be cached, of which SQLAlchemy warns where it
+# looks at PostgreSQL's keys.
+unnest.inherit_cache = True
 BIGQUERY = BigQueryDialect(dbapi=BigQueryDialect.import_dbapi())
 SNOWFLAKE = SnowflakeDialect(dbapi=SnowflakeDialect.import_dbapi())
 
