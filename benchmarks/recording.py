@@ -45,7 +45,7 @@ class _Noting:
             return method
         if self._role == "vectors" and name == "open":
             # Opening asks no server where the build was opened before; what is asked of the index counts.
-            return lambda build: _Noting(method(build), self._role, self._calls)
+            return lambda build, **options: _Noting(method(build, **options), self._role, self._calls)
 
         def noted(*arguments: Any, **keywords: Any) -> Any:
             self._calls.append(Call(f"{self._role}.{name}", method, arguments, keywords))

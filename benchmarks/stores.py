@@ -221,7 +221,7 @@ def _measure(sets: Sequence[_Set], size: int, known: Sequence[str], samples: Sam
 
 def _queries(one: _Set, asked: Sequence[str]) -> tuple[dict[str, float], list[frozenset[str]]]:
     """Return the median milliseconds of each kind of query, and each user's nearest."""
-    stores, index = one.stores, one.index
+    stores, index = one.stores, one.stores.vectors.open(_BUILD, lagging=True)  # as requests read
     pools: dict[str, list[str]] = {}
     times: dict[str, list[float]] = {}
 

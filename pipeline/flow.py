@@ -18,6 +18,7 @@ from pipeline import tasks
 from pipeline.parts import THREADS, DaskWorkers, Parts, task_runner
 from pipeline.report import run_figures, summary
 from pipeline.run import Batch, Catalogue, Run, StageDisplay, staging_path
+from recs.batch.layout import bring_up_to_date
 from recs.batch.work import Tools, Work
 from recs.bootstrap import Stores, open_stores
 from recs.embed import LazyEncoder
@@ -55,6 +56,7 @@ def load_conversations(
     with contextlib.ExitStack() as stack:
         resolved, stores = stack.enter_context(open_stores(settings, timeout_seconds=settings.load_timeout_seconds))
         stack.enter_context(stores.state.run_lock(run_id))
+        bring_up_to_date(stores)
         workers = DaskWorkers.connect(resolved)
         # Nobody else runs: what is in the folder was left by runs that were killed.
         for left in resolved.home.glob("staging/*"):

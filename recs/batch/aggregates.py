@@ -20,7 +20,7 @@ from recs.ranking import COMPONENTS, DEFAULT_WEIGHTS, ease_links
 from recs.retrieval.catalogue import load_catalogue
 from recs.retrieval.scoring import Scorer
 from recs.settings import Settings
-from recs.stores.ports import VectorIndex
+from recs.stores.ports import SPACES, VectorIndex
 
 #: Users that the mean is taken over, and those of them on whom the constants are measured.
 _CENTRE_USERS = 5_000
@@ -70,6 +70,9 @@ def make_generation(
     stores: Stores, index: VectorIndex, settings: Settings, *, number: int, run_id: str, model: str, dim: int
 ) -> Generation:
     """Return the generation that is about to be published; its metrics and links are in place already."""
+    # Serving reads vectors without waiting for the latest; from here on it finds those of this generation.
+    for space in SPACES:
+        index.count(space)
     sample = sample_users(stores, _CENTRE_USERS)
     generation = Generation(
         number=number,

@@ -10,6 +10,7 @@ from recs.embed import normalise_text, text_key
 from recs.ingest.quarantine import Quarantine
 from recs.model import StoredConversation
 from recs.settings import Settings
+from recs.stores.ports import SPACES
 
 
 def erase_user(stores: Stores, settings: Settings, user_id: str) -> dict[str, Any]:
@@ -29,6 +30,9 @@ def erase_user(stores: Stores, settings: Settings, user_id: str) -> dict[str, An
         index.delete_owner("conversations", user_id)
         # A text's vector is kept under the text alone; whoever said the same gets it back when it is next needed.
         index.delete("texts", keys)
+        # Serving reads vectors without waiting for the latest; after this it no longer finds the user's.
+        for space in SPACES:
+            index.count(space)
     receipt["vectors"] = {"builds": len(builds), "texts": len(keys), "conversations": len(ids)}
     known = stores.graph.user(user_id)
     stores.graph.delete_users([user_id])

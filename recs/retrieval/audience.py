@@ -48,7 +48,7 @@ def candidates(stores: Stores, scorer: Scorer, campaign_id: str, *, limit: int) 
         degraded.add(exc.store)
         takers = []
     try:
-        index = stores.vectors.open(generation.build)
+        index = stores.vectors.open(generation.build, lagging=True)
         heard = list(index.get("users", takers[:500]).values())
         column = catalogue.vectors[catalogue.position[campaign_id]]
         if heard:

@@ -52,7 +52,7 @@ def load_catalogue(stores: Stores, generation: Generation) -> Catalogue:
     degraded = set()
     vectors = np.full((len(ids), max(1, len(generation.centre))), np.nan, dtype=np.float32)
     try:
-        for campaign_id, vector in stores.vectors.open(generation.build).get("campaigns", ids).items():
+        for campaign_id, vector in stores.vectors.open(generation.build, lagging=True).get("campaigns", ids).items():
             vectors[position[campaign_id]] = vector
     except StoreUnavailableError as exc:
         degraded.add(exc.store)

@@ -138,7 +138,7 @@ class Explainer:
             by_user[stored.conversation.user_id].append(stored)
         messages = {user: self._messages(conversations) for user, conversations in by_user.items()}
         keys = list(dict.fromkeys(key for said in messages.values() for _, key in said))
-        vectors = self._stores.vectors.open(self._generation.build).get("texts", keys)
+        vectors = self._stores.vectors.open(self._generation.build, lagging=True).get("texts", keys)
         said = {u: [(q, vectors[key]) for q, key in found if key in vectors] for u, found in messages.items()}
         own: list[_Said] = said.get(user_id, []) if user_id is not None else []
         quotes: dict[str, tuple[Quote, Quote | None]] = {}

@@ -93,7 +93,7 @@ class Recommender:
         """Return the k users who talk most like a user. Raises NotFoundError for a user without a vector."""
         scorer = self._scorer(self._stores.state.head())
         own = self._stores.state.preferences([user_id]).get(user_id)
-        vector = self._stores.vectors.open(scorer.generation.build).get("users", [user_id]).get(user_id)
+        vector = self._stores.vectors.open(scorer.generation.build, lagging=True).get("users", [user_id]).get(user_id)
         if vector is None or (own is not None and not own.profiling):
             raise NotFoundError(f"no words of user {user_id!r} are known that may be compared")
         size = k or self._settings.shown_neighbours

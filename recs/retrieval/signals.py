@@ -150,7 +150,7 @@ class Gatherer:
         return ranked[:size]
 
     def _index(self) -> VectorIndex:
-        return self._stores.vectors.open(self._generation.build)
+        return self._stores.vectors.open(self._generation.build, lagging=True)
 
     def _neighbourhood(
         self, vector: NDArray[np.float32] | None, *, leave_out: str | None

@@ -48,11 +48,11 @@ class Bolt:
     ) -> None:
         # Errors are raised anyway; the driver's own retries and its hints on queries are no news to a person.
         logging.getLogger("neo4j").setLevel(logging.CRITICAL)
-        self._address = re.sub(r"//.*@", "//", url)
+        self.address = re.sub(r"//.*@", "//", url)
         self._database = database
         self._timeout_seconds = timeout_seconds
         if not _SCHEMES.match(url):
-            raise StoreError("graph", f"not a Neo4j URL: {self._address}; bolt:// and neo4j:// are allowed")
+            raise StoreError("graph", f"not a Neo4j URL: {self.address}; bolt:// and neo4j:// are allowed")
         try:
             self._driver: Driver = GraphDatabase.driver(
                 url,
@@ -64,7 +64,7 @@ class Bolt:
                 telemetry_disabled=True,
             )
         except (ConfigurationError, ValueError) as exc:
-            raise StoreError("graph", f"not a Neo4j URL that can be used: {self._address}: {exc}") from exc
+            raise StoreError("graph", f"not a Neo4j URL that can be used: {self.address}: {exc}") from exc
         _bound_reads(self._driver, timeout_seconds)
         _bound_routing(self._driver, timeout_seconds)
 
@@ -135,12 +135,12 @@ class Bolt:
         except Neo4jError as exc:
             if (exc.code or "").startswith(_TIMED_OUT):
                 raise self._unavailable(exc) from exc
-            raise StoreError("graph", f"Neo4j at {self._address} refused: {exc.message}") from exc
+            raise StoreError("graph", f"Neo4j at {self.address} refused: {exc.message}") from exc
         except DriverError as exc:
-            raise StoreError("graph", f"Neo4j at {self._address}: {exc}") from exc
+            raise StoreError("graph", f"Neo4j at {self.address}: {exc}") from exc
 
     def _unavailable(self, exc: Exception) -> StoreUnavailableError:
-        what = f"no answer from Neo4j at {self._address} within {self._timeout_seconds:g} s ({type(exc).__name__})"
+        what = f"no answer from Neo4j at {self.address} within {self._timeout_seconds:g} s ({type(exc).__name__})"
         return StoreUnavailableError("graph", what)
 
 

@@ -26,12 +26,15 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, ReplaceOne
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from recs.errors import StoreError, StoreUnavailableError
 from recs.model import Campaign, Change, StoredConversation
 from recs.stores import _document_layout as layout
+from recs.stores.layouts import Layout, VersionGuard
+from recs.stores.layouts.documents import LAYOUT
 from recs.stores.ports import Check
 
 _Document = dict[str, Any]
@@ -53,7 +56,14 @@ _ATTEMPTS = 5
 class MongoDocuments:
     """The document store on a MongoDB at `url`; connects at first use."""
 
-    def __init__(self, url: str, *, database: str = "recs", timeout_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        database: str = "recs",
+        timeout_seconds: float = 2.0,
+        kept: Layout[Database[_Document]] = LAYOUT,
+    ) -> None:
         milliseconds = max(1, round(timeout_seconds * 1000))
         try:
             nodes = parse_uri(url)["nodelist"]
@@ -73,7 +83,8 @@ class MongoDocuments:
             raise StoreError("documents", f"not a MongoDB URL that can be used: {exc}") from exc
         self._address = ",".join(f"{host}:{port}" for host, port in nodes)
         self._timeout_seconds = timeout_seconds
-        base = self._client[database]
+        base = self._base = self._client[database]
+        self._guard = VersionGuard(kept, f"MongoDB at {self._address}")
         self._conversations: Collection[_Document] = base["conversations"]
         self._parts: Collection[_Document] = base["conversation_parts"]
         self._changes: Collection[_Document] = base["changes"]
@@ -180,6 +191,7 @@ class MongoDocuments:
     def put_campaigns(self, campaigns: Sequence[Campaign]) -> None:
         latest = {c.campaign_id: c for c in campaigns}
         with self._errors():
+            self._ensure_indexes()
             self._upsert(self._campaigns, [layout.campaign_document(c) for c in latest.values()])
 
     def campaigns(self) -> list[Campaign]:
@@ -203,12 +215,17 @@ class MongoDocuments:
         product = f"{info.get('process', 'MongoDB')} {info.get('version', '')}".strip()
         return Check("documents", product, (time.perf_counter() - began) * 1000, counts)
 
+    def bring_up_to_date(self) -> None:
+        with self._errors(guarded=False):
+            self._guard.bring_up_to_date(self._base)
+
     def close(self) -> None:
         self._client.close()
 
     def _ensure_indexes(self) -> None:
         if self._indexed:
             return
+        self._guard.begin(self._base)
         for collection, fields in (
             (self._conversations, ("id_key", "user_key")),
             (self._parts, ("user_key",)),
@@ -308,8 +325,10 @@ class MongoDocuments:
             collection.bulk_write([ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in batch], ordered=False)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, guarded: bool = True) -> Iterator[None]:
         try:
+            if guarded:
+                self._guard.let_pass(self._base)
             yield
         except (ConnectionFailure, ExecutionTimeout) as exc:
             raise self._unavailable(exc) from exc

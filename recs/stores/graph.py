@@ -20,6 +20,8 @@ from neo4j import Transaction
 from recs.model import Campaign, CoEngagement, EngagementEdge, UserEdges
 from recs.stores._bolt import Bolt, Row, from_utc
 from recs.stores._graph_writes import put_campaigns, put_users
+from recs.stores.layouts import Layout, VersionGuard
+from recs.stores.layouts.graph import LAYOUT
 from recs.stores.ports import CampaignNode, Check
 
 _T = TypeVar("_T")
@@ -67,9 +69,17 @@ class Neo4jGraph:
         password: str | None = None,
         database: str | None = None,
         timeout_seconds: float = 2.0,
+        kept: Layout[Bolt] = LAYOUT,
     ) -> None:
-        self._bolt = Bolt(url, user=user, password=password, database=database, timeout_seconds=timeout_seconds)
+        self._server = Bolt(url, user=user, password=password, database=database, timeout_seconds=timeout_seconds)
+        self._guard = VersionGuard(kept, f"Neo4j at {self._server.address}")
         self._constrained = False
+
+    @property
+    def _bolt(self) -> Bolt:
+        """The server, whose data is of the version that is written here."""
+        self._guard.let_pass(self._server)
+        return self._server
 
     # Campaigns
 
@@ -265,8 +275,11 @@ class Neo4jGraph:
         rows, agent = self._bolt.server(_QUICK_COUNTS)
         return Check("graph", agent, (time.perf_counter() - began) * 1000, _counted(rows))
 
+    def bring_up_to_date(self) -> None:
+        self._guard.bring_up_to_date(self._server)
+
     def close(self) -> None:
-        self._bolt.close()
+        self._server.close()
 
     def _write(self, work: Callable[[Transaction], None]) -> None:
         self._ensure_constraints()
@@ -274,6 +287,7 @@ class Neo4jGraph:
 
     def _ensure_constraints(self) -> None:
         if not self._constrained:
+            self._guard.begin(self._server)
             for constraint in _CONSTRAINTS:
                 self._bolt.run(constraint)
             self._constrained = True

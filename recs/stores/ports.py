@@ -57,7 +57,18 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class DocumentStore(Store, Protocol):
+class VersionedStore(Store, Protocol):
+    """A store that keeps the version of its layout with its data.
+
+    Every call raises SchemaVersionError where the data is of another version; see `recs.stores.layouts`.
+    """
+
+    def bring_up_to_date(self) -> None:
+        """Migrate data of an older version, and note the version. Only for who holds the right to run."""
+        ...
+
+
+class DocumentStore(VersionedStore, Protocol):
     """Raw conversations and the raw campaign catalogue (MongoDB)."""
 
     def hashes(self, conversation_ids: Sequence[str]) -> dict[str, str]:
@@ -162,15 +173,19 @@ class VectorIndex(Protocol):
         ...
 
 
-class VectorStore(Store, Protocol):
+class VectorStore(VersionedStore, Protocol):
     """Vector builds side by side (Milvus). A build is named by lower-case letters and digits."""
 
     def create(self, build: str, dim: int) -> VectorIndex:
         """Make the collections of a build, or open them where they exist; StoreError where their dim differs."""
         ...
 
-    def open(self, build: str) -> VectorIndex:
-        """Open an existing build; raises StoreError where it does not exist."""
+    def open(self, build: str, *, lagging: bool = False) -> VectorIndex:
+        """Open an existing build; raises StoreError where it does not exist.
+
+        `lagging` is for answering requests: `get` and `search` may miss what was written in the last seconds (5 at
+        most), and spare the wait for it. What `count` has seen, lagging reads of that space see too.
+        """
         ...
 
     def builds(self) -> list[str]: ...
@@ -196,7 +211,7 @@ class CampaignNode:
     intents: tuple[str, ...] = ()
 
 
-class CampaignGraph(Store, Protocol):
+class CampaignGraph(VersionedStore, Protocol):
     """Users, campaigns and intents, and what connects them (Neo4j)."""
 
     def put_campaigns(self, campaigns: Sequence[Campaign]) -> None:

@@ -30,6 +30,8 @@ from pymilvus.client.types import LoadState, Status  # type: ignore[import-untyp
 from pymilvus.exceptions import ErrorCode  # type: ignore[import-untyped]
 
 from recs.errors import StoreError, StoreUnavailableError
+from recs.stores.layouts import Layout, VersionGuard
+from recs.stores.layouts.vectors import LAYOUT, Milvus
 from recs.stores.ports import SPACES, Check, Hit, Space, Vector, VectorRecord
 
 _OPEN_SECONDS = 60.0
@@ -56,7 +58,9 @@ _UNAVAILABLE_CODES = (
 class _Connection:
     """One lazily made client, and what its errors mean."""
 
-    def __init__(self, url: str, token: str | None, timeout_seconds: float, replicas: int) -> None:
+    def __init__(
+        self, url: str, token: str | None, timeout_seconds: float, replicas: int, kept: Layout[Milvus]
+    ) -> None:
         # pymilvus logs a traceback for every error that it raises; here all of them reach the caller as exceptions.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
         self._url = url
@@ -64,18 +68,22 @@ class _Connection:
         self._address = re.sub(r"//.*@", "//", url)
         self.timeout_seconds = timeout_seconds
         self._replicas = replicas
+        self._guard = VersionGuard(kept, f"Milvus at {self._address}")
         self._lock = threading.Lock()
         self._client: Any = None
         self._closed = False
         self._server_version = ""
-        self.opened: dict[str, tuple[float, MilvusIndex]] = {}
+        self.opened: dict[str, float] = {}
         """Builds that were found whole and loaded, and when; see `MilvusVectors.open`."""
 
     @contextmanager
-    def client(self) -> Iterator[Any]:
+    def client(self, *, guarded: bool = True) -> Iterator[Any]:
         """Lend the client; what it raises inside comes out as StoreUnavailableError or StoreError."""
         try:
-            yield self._connected()
+            client = self._connected()
+            if guarded:
+                self._guard.let_pass(Milvus(client, self.timeout_seconds))
+            yield client
         except MilvusException as exc:
             self.opened.clear()
             if _may_pass(exc):
@@ -107,6 +115,13 @@ class _Connection:
                 f"Milvus at {self._address} refused to hold {self._replicas} replicas of {name}, which take as many "
                 f"query nodes: {exc.message}",
             ) from exc
+
+    def begin(self, client: Any) -> None:
+        self._guard.begin(Milvus(client, self.timeout_seconds))
+
+    def bring_up_to_date(self) -> None:
+        with self.client(guarded=False) as client:
+            self._guard.bring_up_to_date(Milvus(client, self.timeout_seconds))
 
     def close(self) -> None:
         with self._lock:
@@ -148,9 +163,16 @@ class MilvusVectors:
     """
 
     def __init__(
-        self, url: str, *, token: str | None = None, timeout_seconds: float = 2.0, shards: int = 1, replicas: int = 1
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 2.0,
+        shards: int = 1,
+        replicas: int = 1,
+        kept: Layout[Milvus] = LAYOUT,
     ) -> None:
-        self._connection = _Connection(url, token, timeout_seconds, replicas)
+        self._connection = _Connection(url, token, timeout_seconds, replicas, kept)
         self._shards = shards
         self._bounded = {"timeout": timeout_seconds}
 
@@ -158,17 +180,18 @@ class MilvusVectors:
         _check_build(build)
         exact = self._is_exact()
         with self._connection.client() as client:
+            self._connection.begin(client)
             for space in SPACES:
                 self._ensure(client, _collection(space, build), dim, exact)
         return MilvusIndex(self._connection, build, exact=exact)
 
-    def open(self, build: str) -> MilvusIndex:
+    def open(self, build: str, *, lagging: bool = False) -> MilvusIndex:
         _check_build(build)
         # Serving opens the build for every request: what was found lately is not looked for again. Any error forgets
         # it, since a server that was restarted has to load its collections anew.
         found = self._connection.opened.get(build)
-        if found is not None and time.monotonic() - found[0] < _OPEN_SECONDS:
-            return found[1]
+        if found is not None and time.monotonic() - found < _OPEN_SECONDS:
+            return MilvusIndex(self._connection, build, exact=self._is_exact(), lagging=lagging)
         exact = self._is_exact()
         names = [_collection(space, build) for space in SPACES]
         with self._connection.client() as client:
@@ -178,9 +201,8 @@ class MilvusVectors:
                 raise StoreError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
             for name in names:
                 self._connection.load(client, name)
-        index = MilvusIndex(self._connection, build, exact=exact)
-        self._connection.opened[build] = (time.monotonic(), index)
-        return index
+        self._connection.opened[build] = time.monotonic()
+        return MilvusIndex(self._connection, build, exact=exact, lagging=lagging)
 
     def builds(self) -> list[str]:
         """Return every build that has any collection, sorted; one that was only partly made is among them."""
@@ -208,6 +230,9 @@ class MilvusVectors:
         version = self._connection.server_version()
         product = version if "milvus" in version else f"Milvus {version}"
         return Check("vectors", product, (time.perf_counter() - began) * 1000, counts)
+
+    def bring_up_to_date(self) -> None:
+        self._connection.bring_up_to_date()
 
     def close(self) -> None:
         self._connection.close()
@@ -267,10 +292,13 @@ class MilvusVectors:
 class MilvusIndex:
     """The four collections of one build."""
 
-    def __init__(self, connection: _Connection, build: str, *, exact: bool) -> None:
+    def __init__(self, connection: _Connection, build: str, *, exact: bool, lagging: bool = False) -> None:
         self._connection = connection
         self._build = build
         self._exact = exact
+        # The collections are made with strong consistency: each read waits until the nodes that answer have seen all
+        # writes before it, which they hear of every 200 ms. A bounded one takes them up to 5 s behind as they are.
+        self._reading = {"consistency_level": "Bounded"} if lagging else {}
         self._bounded = {"timeout": connection.timeout_seconds}
 
     @property
@@ -296,7 +324,7 @@ class MilvusIndex:
         found: dict[str, Vector] = {}
         for batch in _batches(list(dict.fromkeys(keys))):
             pks = [_hash(key) for key in batch]
-            rows = self._call(space, "get", ids=pks, output_fields=["key", "vector"])
+            rows = self._call(space, "get", ids=pks, output_fields=["key", "vector"], **self._reading)
             found.update((row["key"], np.asarray(row["vector"], dtype=np.float32)) for row in rows)
         return found
 
@@ -370,6 +398,7 @@ class MilvusIndex:
             anns_field="vector",
             output_fields=["key", "vector"],
             search_params={"metric_type": "IP", "params": params},
+            **self._reading,
         )
         keys = [hit["entity"]["key"] for hit in hits]
         rows = [hit["entity"]["vector"] for hit in hits]

@@ -88,6 +88,20 @@ def test_empty_sequences_touch_nothing(index: VectorIndex) -> None:
     index.flush()
 
 
+def test_lagging_reads_see_what_a_count_has_seen(store: MilvusVectors, index: VectorIndex) -> None:
+    lagging = store.open(index.build, lagging=True)
+    for round_ in range(3):
+        name = f"u{round_}"
+        index.upsert("users", [record(name, 1, round_)])
+        assert index.count("users") == 1
+        assert list(lagging.get("users", [name])) == [name]
+        assert keys(lagging.search("users", vector(1, 0), 5)) == [name]
+        index.delete("users", [name])
+        assert index.count("users") == 0
+        assert lagging.get("users", [name]) == {}
+        assert lagging.search("users", vector(1, 0), 5) == []
+
+
 def test_vectors_come_back_as_they_went_in(index: VectorIndex) -> None:
     third = np.float32(1) / np.float32(3)
     index.upsert("users", [record("a", third, -1e-30), record("b", 0, 1)])
