@@ -27,6 +27,10 @@ class ModelError(RecsError):
     """The embedding model is missing, damaged or of the wrong shape."""
 
 
+class OtherModelError(ModelError):
+    """What is stored was embedded by another model than texts are now; the two cannot be compared."""
+
+
 class RunError(RecsError):
     """A batch run cannot start or must not go on."""
 

@@ -18,6 +18,7 @@ from recs.errors import (
     InputError,
     ModelError,
     NotFoundError,
+    OtherModelError,
     SchemaVersionError,
     SettingsError,
     StoreError,
@@ -42,6 +43,8 @@ Code = Literal[
     "store_unavailable",
     "not_published",
     "not_ready",
+    "other_version",
+    "other_model",
     "starting",
     "timeout",
 ]
@@ -56,6 +59,9 @@ _CODE_OF_STATUS: Mapping[int, Code] = {
 
 #: Errors of ours that are about the installation and never name a user; their text may be logged.
 _SAFE_TO_LOG = (EmbeddedServerError, ModelError, SchemaVersionError, SettingsError)
+
+
+_EXPECTED = (InputError, NotFoundError, OtherModelError, SchemaVersionError, StoreUnavailableError)
 
 
 class FieldProblem(BaseModel):
@@ -155,6 +161,14 @@ def problem_of(exc: Exception, method: str) -> Response | None:
             return problem_response(422, "invalid_request", str(exc))
         case NotFoundError():
             return problem_response(404, "not_found", str(exc))
+        case SchemaVersionError():
+            # The text names the store's address, which is no business of a client's.
+            log.error("store holds data of another version", store=exc.store, text=str(exc))
+            detail = f"The {exc.store} store holds data of another version than this sidecar reads; its log says more."
+            return problem_response(503, "other_version", detail, stores=[exc.store])
+        case OtherModelError():
+            log.error("texts cannot be compared", text=str(exc))
+            return problem_response(503, "other_model", str(exc))
         case StoreUnavailableError():
             log.info("store did not answer", store=exc.store)
             detail = f"The {exc.store} store does not answer, and there is no honest answer without it."
@@ -172,7 +186,7 @@ def add_handlers(app: FastAPI) -> None:
             raise exc
         return response
 
-    for kind in (HTTPException, RequestValidationError, InputError, NotFoundError, StoreUnavailableError):
+    for kind in (HTTPException, RequestValidationError, *_EXPECTED):
         app.add_exception_handler(kind, handle)
 
 

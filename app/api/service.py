@@ -21,7 +21,7 @@ from app.api.schemas import Readiness, StoreState
 from recs import embedded
 from recs.bootstrap import Stores, connect
 from recs.embed import Encoder, TextEncoder
-from recs.errors import StoreError, StoreUnavailableError
+from recs.errors import SchemaVersionError, StoreError, StoreUnavailableError
 from recs.model import Audience, Head, Neighbour
 from recs.privacy import Pseudonyms
 from recs.retrieval import Recommender
@@ -158,7 +158,9 @@ class Service:
             if check.done() and not isinstance(error := check.exception(), StoreError | None):
                 raise error
             if role in missing:
-                log.info("store is not ready", store=role)
+                other = check.exception() if check.done() else None
+                text = str(other) if isinstance(other, SchemaVersionError) else None
+                log.info("store is not ready", store=role, text=text)
         if missing:
             raise unavailable("not_ready", f"Stores that do not answer: {', '.join(missing)}.", stores=missing)
         _require_published(head.result())

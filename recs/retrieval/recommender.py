@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recs.bootstrap import Stores
 from recs.embed import TextEncoder, conversation_vector, normalise_text
 from recs.embed.vectors import unit
-from recs.errors import InputError, NotFoundError, StoreUnavailableError
+from recs.errors import InputError, NotFoundError, OtherModelError, StoreUnavailableError
 from recs.model import (
     Audience,
     Generation,
@@ -34,6 +34,9 @@ from recs.retrieval.signals import Signals
 from recs.settings import Settings
 
 MAX_SUPPRESSED = 100
+#: The layout of a cached answer, part of its key: a process never reads what another version of this package kept. To
+#: be raised with every change of `Recommendations`, or of what its numbers mean; a test reminds of the former.
+ANSWER_VERSION = 1
 _THREADS = 16
 
 
@@ -82,10 +85,12 @@ class Recommender:
     def recommend_text(self, texts: Sequence[str], *, k: int = 10, explain: bool = True) -> Recommendations:
         """Return the k best campaigns for somebody of whom only these messages are known.
 
-        Raises InputError where there is nothing to embed.
+        Raises InputError where there is nothing to embed, and OtherModelError where the encoder is not of the model
+        that the generation's vectors are of.
         """
         vector = self.embed(texts)
         scorer = self._scorer(self._stores.state.head())
+        self._require_model_of(scorer.generation)
         signals = scorer.gatherer().for_vector(vector)
         return self._answer(None, "text", scorer, signals, k=k, explain=explain)
 
@@ -130,6 +135,17 @@ class Recommender:
             raise InputError("there are no words in the text; at least one message of role user must hold some")
         return unit(conversation_vector(self._encoder().encode(words)))
 
+    def _require_model_of(self, generation: Generation) -> None:
+        assert self._encoder is not None, "a text was embedded"
+        own = self._encoder().identity
+        # Arithmetic may differ between machines; weights may not.
+        if own.rpartition("/")[0] != generation.model.rpartition("/")[0]:
+            raise OtherModelError(
+                f"generation {generation.number} is of model {generation.model}, texts are embedded with {own} here: "
+                "set RECS_MODEL to the generation's model and start again, or publish with this one by "
+                "`recs run --rebuild`"
+            )
+
     def cache_key(self, head: Head, user_id: str, k: int, explain: bool, *, form: str = "") -> str:
         """Return the key of an answer; every publish and every live change makes a new one.
 
@@ -137,7 +153,7 @@ class Recommender:
         """
         weights = json.dumps(self._settings.weights, sort_keys=True)
         asked = hashlib.sha256(f"{k}\0{explain}\0{form}\0{weights}\0{user_id}".encode()).hexdigest()
-        return f"answer:{head.generation}.{head.revision}:{asked}"
+        return f"answer{ANSWER_VERSION}:{head.generation}.{head.revision}:{asked}"
 
     def cached(self, key: str) -> bytes | None:
         """Return a cached answer as JSON, marked as cached; None where there is none or the cache does not answer."""

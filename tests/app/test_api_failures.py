@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from api_server import CHECKOUT, Server, api_process, wait_until_open, wait_until_ready
+from neo4j import GraphDatabase
 
 from app.api.__main__ import listen
 from recs.bootstrap import Stores
 from recs.model import Recommendations
+from recs.settings import Settings
+from recs.stores.state import SqlState
 
 POSTGRES_AT = "postgresql://nobody:nothing@127.0.0.1:{}/none"
 
@@ -170,3 +176,61 @@ def test_a_store_that_can_never_be_opened_ends_it(environment: dict[str, str]) -
     with api_process({**environment, "RECS_REDIS_URL": "http://nothing"}) as server:
         assert server.process.wait(60) == 1
     assert "cache" in server.log[-1]
+
+
+def test_data_of_a_newer_version_is_a_clean_503(
+    published: Stores, environment: dict[str, str], api_settings: Settings
+) -> None:
+    database = {"database_": api_settings.neo4j_database}
+    password = api_settings.neo4j_password
+    assert password
+    assert api_settings.neo4j_url
+    with (
+        GraphDatabase.driver(
+            api_settings.neo4j_url, auth=(str(api_settings.neo4j_user), password.get_secret_value())
+        ) as driver,
+        api_process(environment) as server,
+    ):
+        try:
+            driver.execute_query("MERGE (l:Layout {id: 'recs'}) SET l.version = 99", **database)
+            wait_until_open(server)
+            for path in ("/recommendations/anna", "/campaigns/k1/audience", "/recommendations/anna?explain=true"):
+                answer = server.get(path)
+                assert (answer.status_code, answer.json()["code"]) == (503, "other_version")
+                assert answer.json()["stores"] == ["graph"]
+            assert_names(server, "graph")
+        finally:
+            driver.execute_query("MATCH (l:Layout) DELETE l", **database)
+    told = "".join(server.log)
+    assert "has layout version 99, this package knows versions up to 1: install the newer version" in told
+    assert "Traceback" not in told
+
+
+def test_a_state_store_of_a_newer_version_ends_it(environment: dict[str, str], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/newer.db"
+    SqlState(url).close()
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as connection:
+        connection.execute("UPDATE recs_state_version SET version_num = '9999'")
+        connection.commit()
+    with api_process({**environment, "RECS_STATE_URL": url}) as server:
+        assert server.process.wait(60) == 1
+    assert "has schema version 9999" in server.log[-1]
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_texts_are_not_compared_with_vectors_of_another_model(
+    published: Stores, environment: dict[str, str], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/other.db"
+    state = SqlState(url)
+    generation = published.state.generation()
+    assert generation is not None
+    state.publish(replace(generation, number=1, model="another@0123456789ab/float32"))
+    state.close()
+    with api_process({**environment, "RECS_STATE_URL": url}) as server:
+        wait_until_open(server)
+        answer = server.post("/recommendations", {"text": "a desk"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "other_model")
+        assert "another@0123456789ab" in answer.json()["detail"]
+        # Users are compared with users: they need no encoder.
+        assert server.get("/recommendations/anna").json()["strategy"] == "hybrid"

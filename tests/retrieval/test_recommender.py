@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support import WordEncoder, fresh_settings, load
 
 from recs.bootstrap import connect
-from recs.errors import InputError, NotFoundError
-from recs.model import Campaign, Conversation, Engagement, Message, Preferences
+from recs.errors import InputError, NotFoundError, OtherModelError
+from recs.model import Campaign, Conversation, Engagement, Message, Preferences, Recommendations
 from recs.ranking import COMPONENTS
 from recs.retrieval import Recommender
+from recs.retrieval import recommender as recommender_module
+from recs.retrieval.recommender import ANSWER_VERSION
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ODD = "a/b'\"🙂 %2F\\"
@@ -243,3 +247,41 @@ def test_before_the_first_publish(servers, tmp_path):
     finally:
         recommender.close()
         stores.close()
+
+
+def test_a_text_is_not_compared_with_vectors_of_another_model(company, servers):
+    stores, _ = company
+    other = WordEncoder()
+    other.identity = "others/float32"
+    recommender = Recommender(stores, servers, encoder=lambda: other, clock=lambda: NOW)
+    with pytest.raises(OtherModelError, match=r"of model words/float32, .* with others/float32 here: set RECS_MODEL"):
+        recommender.recommend_text(["garden"])
+    # The same weights with other arithmetic are the same model.
+    other.identity = "words/bfloat16"
+    assert recommender.recommend_text(["garden"]).items
+    recommender.close()
+
+
+def test_answers_of_another_version_are_not_read_from_the_cache(company, monkeypatch):
+    stores, recommender = company
+    head = stores.state.head()
+    key = recommender.cache_key(head, "fay", 3, True)
+    recommender.keep(key, recommender.compute(head, "fay", k=3, explain=True))
+    assert recommender.cached(key) is not None
+    monkeypatch.setattr(recommender_module, "ANSWER_VERSION", ANSWER_VERSION + 1)
+    assert recommender.cached(recommender.cache_key(head, "fay", 3, True)) is None
+    # An erasure clears what every version has kept.
+    stores.cache.clear()
+    assert recommender.cached(key) is None
+
+
+def test_a_changed_answer_has_a_new_version():
+    """Where this fails, raise ANSWER_VERSION and put the new digest here."""
+    fields = json.dumps(_without_words(Recommendations.model_json_schema()), sort_keys=True)
+    assert (ANSWER_VERSION, hashlib.sha256(fields.encode()).hexdigest()[:12]) == (1, "b53f67692b81")
+
+
+def _without_words(schema):
+    if isinstance(schema, dict):
+        return {k: _without_words(v) for k, v in schema.items() if k not in ("description", "title", "default")}
+    return [_without_words(v) for v in schema] if isinstance(schema, list) else schema
