@@ -88,6 +88,7 @@ def connect(home: Home) -> Connection:
             with home.locked("start.lock"):
                 if found := find(home):
                     return found
+                home.bring_up_to_date()
                 _launch(home)
         time.sleep(0.03)
     raise EmbeddedServerError(

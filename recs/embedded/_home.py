@@ -7,13 +7,17 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from recs.errors import EmbeddedServerError
+
+#: How the data of the embedded servers lies under `data`. A home without a version file is version 1.
+VERSION = 1
 
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 
@@ -39,7 +43,10 @@ class Home:
         return self.root / "run" / name
 
     def prepare(self) -> None:
-        """Make the directories, for the owner alone; raises EmbeddedServerError where that cannot be."""
+        """Make the directories, for the owner alone, and note the version of a new home.
+
+        Raises EmbeddedServerError where that cannot be, or where a newer version of this package wrote the data.
+        """
         try:
             # A directory that somebody made before us keeps its mode; what is ours inside it is closed.
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,6 +59,42 @@ class Home:
                 f"the directory for embedded servers, {self.root}, cannot be used: {exc}; "
                 "make it writable, or choose another by RECS_HOME"
             ) from exc
+        found = self.version()
+        if found is None:
+            self._note_version(VERSION)
+        elif found > VERSION:
+            raise EmbeddedServerError(
+                f"the data of the embedded servers in {self.root} has version {found}, this package knows versions up "
+                f"to {VERSION}: install the newer version that wrote it, or choose another directory by RECS_HOME"
+            )
+
+    def version(self) -> int | None:
+        """Return the version of the data, None where there is none yet."""
+        path = self.root / "data" / "version"
+        try:
+            return int(path.read_text())
+        except FileNotFoundError:
+            # Written before versions were kept.
+            return 1 if any((self.root / "data").iterdir()) else None
+        except ValueError as exc:
+            raise EmbeddedServerError(
+                f"{path} holds no number: write into it the version that the data has, or restore it from a backup"
+            ) from exc
+
+    def bring_up_to_date(
+        self, version: int = VERSION, steps: Mapping[int, Callable[[Home], None]] = MappingProxyType({})
+    ) -> None:
+        """Migrate older data, step by step, while no server runs; `steps` lead from a version to the next.
+
+        Cut off anywhere, a step is run again.
+        """
+        for older in range(self.version() or version, version):
+            steps[older](self)
+            self._note_version(older + 1)
+        self._note_version(version)
+
+    def _note_version(self, version: int) -> None:
+        write_private(self.root / "data" / "version", f"{version}\n")
 
     def require_space(self) -> None:
         free = shutil.disk_usage(self.root).free
