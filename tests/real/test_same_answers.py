@@ -20,7 +20,10 @@ from recs.retrieval import Recommender
 from recs.settings import Settings
 from recs.stores.ports import VectorRecord
 
-pytestmark = pytest.mark.skipif("RECS_TEST_REAL" not in os.environ, reason="RECS_TEST_REAL: `make test-real` sets it")
+pytestmark = [
+    pytest.mark.skipif("RECS_TEST_REAL" not in os.environ, reason="RECS_TEST_REAL: `make test-real` sets it"),
+    pytest.mark.timeout(1500),  # whole runs of the flow, and hundreds of requests
+]
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 EVERY = {"sample": 2, "redial": 4}
