@@ -14,6 +14,7 @@ would take it for a different document. `changes` may be sharded by `_id`.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ _REPLY_DOCUMENTS = 100
 _INLINE_BYTES = 256 * 1024
 _PART_BYTES = 4 * 1024 * 1024
 _DUPLICATE_KEY = 11000
-_ATTEMPTS = 5
+_LONGEST_PAUSE = 0.05
 
 
 class MongoDocuments:
@@ -257,15 +258,18 @@ class MongoDocuments:
 
     def _replace(self, writes: Sequence[RawBSONDocument]) -> None:
         for batch in _batches(writes, _WRITES_PER_BULK):
-            for attempt in range(1, _ATTEMPTS + 1):
+            deadline = time.monotonic() + self._timeout_seconds
+            while True:
                 try:
                     self._replace_batch(batch)
                     break
                 except BulkWriteError as exc:
                     # Somebody else stored one of them in between. MongoDB itself repeats such an upsert only where
                     # the filter is a unique key and nothing more.
-                    if attempt == _ATTEMPTS or not _duplicates(exc):
+                    if not _duplicates(exc) or time.monotonic() > deadline:
                         raise
+                # Not in step with the others.
+                time.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311
 
     def _replace_batch(self, batch: Sequence[RawBSONDocument]) -> None:
         owners = {w["_id"]: w["user_key"] for w in batch}
@@ -335,7 +339,7 @@ class MongoDocuments:
         except PyMongoError as exc:
             if exc.timeout:
                 raise self._unavailable(exc) from exc
-            raise StoreError("documents", f"MongoDB at {self._address} refused: {exc}") from exc
+            raise StoreError("documents", f"MongoDB at {self._address} refused: {_said(exc)}") from exc
 
     def _unavailable(self, exc: Exception) -> StoreUnavailableError:
         what = f"no answer from MongoDB at {self._address} within {self._timeout_seconds:g} s ({type(exc).__name__})"
@@ -356,6 +360,14 @@ def _batches(rows: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 def _last_of_each(conversations: Sequence[StoredConversation]) -> list[StoredConversation]:
     return list({c.conversation.conversation_id: c for c in conversations}.values())
+
+
+def _said(exc: PyMongoError) -> str:
+    """Return what the server said, without the documents that it said it about."""
+    if not isinstance(exc, BulkWriteError):
+        return str(exc)
+    errors = [*exc.details["writeErrors"], *exc.details["writeConcernErrors"]]
+    return f"{len(errors)} writes, the first because {errors[0]['errmsg']}" if errors else type(exc).__name__
 
 
 def _duplicates(exc: BulkWriteError) -> list[int]:

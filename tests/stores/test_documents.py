@@ -247,6 +247,12 @@ def test_writers_of_one_conversation_follow_each_other(store: MongoDocuments, me
     assert ids(store.of_users([same.conversation.user_id]))[-1:] == ["same"]
 
 
+def test_a_refused_write_does_not_show_what_was_written(store: MongoDocuments) -> None:
+    with pytest.raises(StoreError, match="1 writes, the first because") as raised, store._errors():
+        store._conversations.insert_many([{"_id": ":c", "text": "s3cret"}] * 2, ordered=False)
+    assert "s3cret" not in str(raised.value)
+
+
 def test_get_keeps_the_order_asked_for(store: MongoDocuments) -> None:
     store.insert([stored(f"c{i}") for i in range(450)])
     asked = [f"c{i}" for i in range(449, -1, -1)]
