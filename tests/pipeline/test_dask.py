@@ -67,9 +67,11 @@ class Cluster:
         home = self._folder / (name or what)
         home.mkdir(parents=True)
         argv = [sys.executable, "-m", "dask", what, *options, *(["--name", name] if name else [])]
-        # As on another machine: nothing of the run's settings, nothing of the checkout.
+        # As on another machine: nothing of the run's settings, nothing of the checkout. One thread for arithmetic each:
+        # two processes that take all cores hold one another up.
         hidden = ("RECS_", "PREFECT_", "PYTHONPATH")
-        env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | {"HOME": str(home)}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+        env |= {"HOME": str(home), "OMP_NUM_THREADS": "1"}
         self._processes.append(process.spawn(argv, env=env, log_path=home.with_suffix(".log"), cwd=home))
         return self._processes[-1]
 
