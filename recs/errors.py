@@ -56,5 +56,9 @@ class StoreUnavailableError(StoreError):
     """A store cannot be reached, or did not answer in time; the same call may succeed later."""
 
 
+class BuildMissingError(StoreUnavailableError):
+    """A build of vectors, or a part of it, is not there: lost, or of another installation. It can be computed anew."""
+
+
 class SchemaVersionError(StoreError):
     """A store holds data of another schema version than this package writes."""

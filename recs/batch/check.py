@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -11,7 +12,9 @@ from recs.batch.relationships import edges_of, facts_of
 from recs.batch.vectors import campaign_text
 from recs.bootstrap import Stores
 from recs.embed import normalise_text
-from recs.model import EngagementFact, StoredConversation
+from recs.errors import BuildMissingError
+from recs.model import Campaign, EngagementFact, StoredConversation
+from recs.stores.ports import CampaignNode, VectorIndex
 
 _SHOWN = 5
 _BATCH = 500
@@ -85,6 +88,7 @@ def check_stores(stores: Stores, *, max_text_chars: int) -> CheckReport:
     _check_vectors(stores, report, with_words, talking, users)
     _check_graph(stores, report, users)
     _check_catalogue(stores, report)
+    _check_aggregates(stores, report)
     pending = stores.state.pending()
     _find(report, "state", "conversations that an interrupted run left to be projected", sorted(pending))
     if not pending and stores.state.is_dirty():
@@ -101,11 +105,35 @@ def check_stores(stores: Stores, *, max_text_chars: int) -> CheckReport:
 
 
 def repair(stores: Stores, report: CheckReport) -> None:
-    """Note everything that differs as pending; the next run of the flow brings it up to date and publishes."""
+    """Note everything that differs as pending; the next run of the flow brings it up to date and publishes.
+
+    Raises RunError while a run is going on.
+    """
+    with stores.state.run_lock(f"repair-{uuid.uuid4().hex[:12]}"):
+        _repair_catalogue(stores)
+        if stores.state.generation() is None:
+            # Nobody knows which model they are of.
+            for build in stores.vectors.builds():
+                stores.vectors.drop(build)
+        stores.state.add_pending(report.conversations)
+        stores.state.mark_dirty()
+        # Where the state store went back to an earlier time, generations will bear the numbers of lost ones.
+        stores.cache.clear()
+
+
+def _repair_catalogue(stores: Stores) -> None:
+    raw = {c.campaign_id: c for c in stores.documents.campaigns()}
     nodes = stores.graph.campaigns()
-    stores.graph.put_campaigns([c for c in stores.documents.campaigns() if c.campaign_id not in nodes])
-    stores.state.add_pending(report.conversations)
-    stores.state.mark_dirty()
+    missing, stray, differing = _compared(raw, nodes)
+    # A status is set on the node while serving, and stays.
+    renewed = [raw[i].model_copy(update={"status": nodes[i].status}) for i in differing]
+    stores.graph.put_campaigns([raw[i] for i in missing] + renewed)
+    # A catalogue that is lost as a whole comes back from its file; until then its campaigns go on.
+    if raw:
+        stores.graph.delete_campaigns(stray)
+        index = _current_index(stores)
+        if index is not None:
+            index.delete("campaigns", [i for i in index.keys("campaigns") if i not in raw])
 
 
 def _find(report: CheckReport, store: str, what: str, ids: list[str]) -> None:
@@ -123,17 +151,21 @@ def _check_vectors(
 ) -> None:
     generation = stores.state.generation()
     if generation is None:
-        _find(report, "state", "generation missing", ["nothing was published yet"] if users else [])
+        if users:
+            _find(report, "state", "generation missing", ["nothing was published yet"])
+            report.conversations.update((i, user_id) for user_id, theirs in users.items() for i in theirs)
         return
-    index = stores.vectors.open(generation.build)
-    held = set(index.keys("conversations"))
+    index = _current_index(stores)
+    if index is None:
+        _find(report, "vectors", "build missing", [generation.build])
+    held = set() if index is None else set(index.keys("conversations"))
     missing = sorted(with_words.keys() - held)
     beyond = sorted(held - with_words.keys())
     _find(report, "vectors", "conversations without a vector", missing)
     _find(report, "vectors", "vectors of conversations that are not stored or say nothing", beyond)
     report.conversations.update((i, with_words[i]) for i in missing)
     report.conversations.update((i, "") for i in beyond)
-    of_users = set(index.keys("users"))
+    of_users = set() if index is None else set(index.keys("users"))
     for what, ids in (
         ("users without a vector", talking - of_users),
         ("vectors of users without words", of_users - talking),
@@ -164,11 +196,58 @@ def _check_graph(stores: Stores, report: CheckReport, users: dict[str, list[str]
 
 def _check_catalogue(stores: Stores, report: CheckReport) -> None:
     raw = {c.campaign_id: c for c in stores.documents.campaigns()}
-    nodes = stores.graph.campaigns()
-    _find(report, "graph", "campaigns missing", sorted(raw.keys() - nodes.keys()))
-    _find(report, "graph", "campaigns that are not in the catalogue", sorted(nodes.keys() - raw.keys()))
-    generation = stores.state.generation()
-    if generation is not None:
-        held = set(stores.vectors.open(generation.build).keys("campaigns"))
+    missing, stray, differing = _compared(raw, stores.graph.campaigns())
+    _find(report, "graph", "campaigns missing", missing)
+    _find(report, "graph", "campaigns that are not in the catalogue", stray)
+    _find(report, "graph", "campaigns that differ from the catalogue", differing)
+    index = _current_index(stores)
+    if index is not None:
+        held = set(index.keys("campaigns"))
         described = {i for i, c in raw.items() if normalise_text(campaign_text(c), 10_000)}
         _find(report, "vectors", "campaigns without a vector", sorted(described - held))
+        _find(report, "vectors", "vectors of campaigns that are not in the catalogue", sorted(held - raw.keys()))
+
+
+def _compared(raw: Mapping[str, Campaign], nodes: Mapping[str, CampaignNode]) -> tuple[list[str], list[str], list[str]]:
+    """Return the campaigns that have no node, the nodes that no campaign has, and the campaigns whose node differs.
+
+    The status is not compared: it is set on the node alone while serving.
+    """
+    differing = [i for i in sorted(raw.keys() & nodes.keys()) if _node_of(raw[i], nodes[i].status) != nodes[i]]
+    return sorted(raw.keys() - nodes.keys()), sorted(nodes.keys() - raw.keys()), differing
+
+
+def _node_of(campaign: Campaign, status: str) -> CampaignNode:
+    return CampaignNode(
+        campaign.campaign_id,
+        campaign.name,
+        status,
+        campaign.channel,
+        campaign.starts_at,
+        campaign.ends_at,
+        tuple(campaign.categories),
+        tuple(sorted(set(campaign.intents))),
+    )
+
+
+def _check_aggregates(stores: Stores, report: CheckReport) -> None:
+    """Find a generation whose aggregates are lost: a store was restored to a time before it was published."""
+    generation = stores.state.generation()
+    run = None if generation is None else stores.state.run(generation.run_id)
+    if generation is None or run is None or stores.state.is_dirty():
+        return
+    links = sum(1 for _ in stores.graph.scan_links(generation.number))
+    if links < run.counts.get("co_engagement_links", 0):
+        _find(report, "graph", "generation without all of its co-engagement links", [str(generation.number)])
+    rows = len(stores.metrics.campaign_metrics(generation.number, sorted(stores.graph.campaigns())))
+    if rows < run.counts.get("campaigns_with_metrics", 0):
+        _find(report, "metrics", "generation without all of its campaign metrics", [str(generation.number)])
+
+
+def _current_index(stores: Stores) -> VectorIndex | None:
+    """Return the vectors of the current generation, None where there is none, or its vectors are lost."""
+    generation = stores.state.generation()
+    try:
+        return None if generation is None else stores.vectors.open(generation.build)
+    except BuildMissingError:
+        return None  # which is reported as such

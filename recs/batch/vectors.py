@@ -27,7 +27,7 @@ class EmbeddedBatch:
     """Texts that were encoded for this batch."""
     conversations: list[VectorRecord] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
-    """Conversations in which the user said nothing that can be embedded."""
+    """Conversations in which the user said nothing that can be embedded, or that are not stored any more."""
 
 
 class Embedder:
@@ -71,6 +71,8 @@ def embed_conversations(stores: Stores, embedder: Embedder, conversation_ids: Se
     conversations = [stored.conversation for stored in stores.documents.get(conversation_ids)]
     texts = [text for c in conversations for text in c.user_texts()]
     keys, vectors, batch.texts = embedder.vectors(texts)
+    stored = {c.conversation_id for c in conversations}
+    batch.silent += [i for i in conversation_ids if i not in stored]
     start = 0
     for c in conversations:
         count = len(c.user_texts())

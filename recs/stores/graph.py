@@ -88,6 +88,10 @@ class Neo4jGraph:
         for batch in _batches(sorted(latest.items()), _CAMPAIGNS_PER_WRITE):
             self._write(partial(put_campaigns, campaigns=[c for _, c in batch]))
 
+    def delete_campaigns(self, campaign_ids: Sequence[str]) -> None:
+        for batch in _batches(sorted(set(campaign_ids)), _CAMPAIGNS_PER_WRITE):
+            self._bolt.run("UNWIND $ids AS id MATCH (c:Campaign {id: id}) DETACH DELETE c", ids=list(batch))
+
     def set_status(self, campaign_id: str, status: str) -> bool:
         found = self._bolt.run(
             "MATCH (c:Campaign {id: $id}) SET c.status = $status RETURN c.id", id=campaign_id, status=status

@@ -181,7 +181,7 @@ class VectorStore(VersionedStore, Protocol):
         ...
 
     def open(self, build: str, *, lagging: bool = False) -> VectorIndex:
-        """Open an existing build; raises StoreError where it does not exist.
+        """Open an existing build; raises BuildMissingError where it does not exist, or not as a whole.
 
         `lagging` is for answering requests: `get` and `search` may miss what was written in the last seconds (5 at
         most), and spare the wait for it. What `count` has seen, lagging reads of that space see too.
@@ -216,6 +216,10 @@ class CampaignGraph(VersionedStore, Protocol):
 
     def put_campaigns(self, campaigns: Sequence[Campaign]) -> None:
         """Upsert campaign nodes and replace their TARGETS edges."""
+        ...
+
+    def delete_campaigns(self, campaign_ids: Sequence[str]) -> None:
+        """Remove campaigns with all edges that lead to or from them."""
         ...
 
     def set_status(self, campaign_id: str, status: str) -> bool:

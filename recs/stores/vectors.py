@@ -29,7 +29,7 @@ from pymilvus import DataType, MilvusClient, MilvusException  # type: ignore[imp
 from pymilvus.client.types import LoadState, Status  # type: ignore[import-untyped]
 from pymilvus.exceptions import ErrorCode  # type: ignore[import-untyped]
 
-from recs.errors import StoreError, StoreUnavailableError
+from recs.errors import BuildMissingError, StoreError, StoreUnavailableError
 from recs.stores.layouts import Layout, VersionGuard
 from recs.stores.layouts.vectors import LAYOUT, Milvus
 from recs.stores.ports import SPACES, Check, Hit, Space, Vector, VectorRecord
@@ -198,7 +198,7 @@ class MilvusVectors:
             there = set(client.list_collections(**self._bounded))
             missing = [name for name in names if name not in there]
             if missing:
-                raise StoreError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
+                raise BuildMissingError("vectors", f"build {build!r} does not exist: no {', '.join(missing)}")
             for name in names:
                 self._connection.load(client, name)
         self._connection.opened[build] = time.monotonic()
