@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,11 +80,7 @@ class TestSchema:
 
     def test_an_older_schema_is_migrated_with_nothing_lost(self, sql_url: str) -> None:
         store = SqlState(sql_url)
-        store.put_preferences([Preferences(user_id="ann", profiling=False, channels={"post": True})])
-        store.add_pending({"c1": "ann"})
-        store.record_shown("r1", "ann", 1, '{"items": []}')
-        store.put_run(RunRecord("r0", AT, AT, "published", counts={"read": 3}))
-        store.publish(Generation(1, "b1", "m", "r0", AT, None, {"content": 0.5}, {"content": 2.0}, (0.5, -0.25), 7))
+        _fill(store)
         before = _all_of(store)
         # Back to what the first version made.
         with store._db.write() as connection:
@@ -95,6 +94,20 @@ class TestSchema:
             with store._db.read() as connection:
                 assert migrations.found_version(connection, "state") == "0002"
             store.close()
+
+    def test_a_backup_taken_while_it_is_in_use_brings_everything_back(self, sql_url: str, tmp_path: Path) -> None:
+        """By the commands of docs/operations.md."""
+        store = SqlState(sql_url)
+        _fill(store)
+        before, secret = _all_of(store), store.secret("s", lambda: b"\0secret")
+        kept = _back_up(sql_url, tmp_path)
+        store.put_preferences([Preferences(user_id="bob", profiling=False)])
+        store.close()
+        _restore(sql_url, kept)
+        store = SqlState(sql_url)
+        assert _all_of(store) == before
+        assert store.secret("s", lambda: b"another") == secret
+        store.close()
 
     @pytest.mark.parametrize("schema", ["state", "metrics"])
     def test_the_revisions_end_where_the_code_expects(self, schema: migrations.Schema) -> None:
@@ -113,6 +126,47 @@ class TestSchema:
 
 
 AT = datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+def _fill(store: SqlState) -> None:
+    store.put_preferences([Preferences(user_id="ann", profiling=False, channels={"post": True})])
+    store.add_pending({"c1": "ann"})
+    store.record_shown("r1", "ann", 1, '{"items": []}')
+    store.put_run(RunRecord("r0", AT, AT, "published", counts={"read": 3}))
+    store.publish(Generation(1, "b1", "m", "r0", AT, None, {"content": 0.5}, {"content": 2.0}, (0.5, -0.25), 7))
+
+
+def _back_up(url: str, folder: Path) -> Path:
+    parts = sa.make_url(url)
+    if parts.get_backend_name() == "sqlite":
+        assert parts.database
+        kept = folder / "kept.db"
+        with closing(sqlite3.connect(parts.database)) as source, closing(sqlite3.connect(kept)) as target:
+            source.backup(target)
+        return kept
+    kept = folder / "kept.dump"
+    schema = str(parts.query["options"]).partition("search_path=")[2]
+    _postgres("pg_dump", url, "--format=custom", f"--schema={schema}", f"--file={kept}")
+    return kept
+
+
+def _restore(url: str, kept: Path) -> None:
+    parts = sa.make_url(url)
+    if parts.get_backend_name() == "sqlite":
+        assert parts.database
+        for file in Path(parts.database).parent.glob(f"{Path(parts.database).name}*"):
+            file.unlink()  # the write-ahead log too: it belongs to the lost one
+        shutil.copy(kept, parts.database)
+        return
+    _postgres("pg_restore", url, "--clean", "--if-exists", "--single-transaction", str(kept))
+
+
+def _postgres(program: str, url: str, *arguments: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program}: Debian's postgresql-client has it")
+    plain = sa.make_url(url).set(drivername="postgresql", query={}).render_as_string(hide_password=False)
+    done = subprocess.run([program, f"--dbname={plain}", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _all_of(store: SqlState) -> list[object]:
