@@ -234,3 +234,19 @@ def test_texts_are_not_compared_with_vectors_of_another_model(
         assert "another@0123456789ab" in answer.json()["detail"]
         # Users are compared with users: they need no encoder.
         assert server.get("/recommendations/anna").json()["strategy"] == "hybrid"
+
+
+def test_a_lost_build_is_a_store_that_is_missing(
+    published: Stores, environment: dict[str, str], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/lost.db"
+    state = SqlState(url)
+    generation = published.state.generation()
+    assert generation is not None
+    state.publish(replace(generation, number=1, build="lost"))
+    state.close()
+    published.cache.clear()  # another state store's generation 1 may be in it
+    with api_process({**environment, "RECS_STATE_URL": url}) as server:
+        assert degraded(server) == ["vectors"]
+        answer = server.get("/users/anna/neighbours")
+        assert (answer.status_code, answer.json()["stores"]) == (503, ["vectors"])
