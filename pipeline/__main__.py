@@ -6,6 +6,8 @@ import os
 import sys
 import time
 import traceback
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -15,9 +17,11 @@ from typing import Annotated, Any
 import typer
 
 from recs import embedded
-from recs.errors import RecsError
+from recs.errors import RecsError, RunError
 from recs.logs import configure_logs
 from recs.settings import load_settings
+
+_PREFECT_SECONDS = 10.0
 
 
 def main(
@@ -56,18 +60,31 @@ def main(
         load_conversations = flow_for(resolved)
 
         if every is None:
+            _require_prefect(str(resolved.prefect_url))
             load_conversations(**arguments)
             return
         for _ in _ticks(every):
             try:
                 # Brings up again what fell over since the last run.
                 with embedded.session(settings, embedded.SERVICES):
+                    _require_prefect(str(resolved.prefect_url))
                     load_conversations(**arguments)
             except (RecsError, OSError) as exc:
                 print(f"recs: {exc}", file=sys.stderr)
             except Exception:  # noqa: BLE001
                 # Whatever it was, it may be gone the next time.
                 traceback.print_exc()
+
+
+def _require_prefect(url: str) -> None:
+    """Raise RunError where Prefect does not answer; the flow itself would end in a trace of its client."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=_PREFECT_SECONDS):  # noqa: S310  (a URL of the settings)
+            return
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, its client finds out
+    except (OSError, ValueError) as exc:
+        raise RunError(f"no answer from Prefect at {url} ({exc}): start it, or see RECS_PREFECT_URL") from exc
 
 
 def _ticks(every: float) -> Iterator[None]:
