@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, PrefectWrappedFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 #: Tasks wait for one another and for stores in threads, which cost little.
 THREADS = 12
 
-_LOOK_SECONDS = 5.0
-_NO_WORKER_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 #: The longest that parts of a run that was killed are waited for: each of their store calls has a limit of its own.
 _EARLIER_SECONDS = 120.0
 
@@ -71,9 +71,11 @@ class Parts:
 class DaskWorkers:
     """The workers at the other end of the flow's task runner."""
 
-    def __init__(self, client: Client, address: str) -> None:
+    def __init__(self, client: Client, address: str, *, patience_seconds: float = 60.0) -> None:
+        """`patience_seconds` is how long there may be no worker at all."""
         self._client = client
         self._address = address
+        self._patience_seconds = patience_seconds
         self._last_seen = time.monotonic()
 
     @classmethod
@@ -100,26 +102,36 @@ class DaskWorkers:
         """Return what a part did. Raises RunError where there is nobody left to do it."""
         from distributed.scheduler import KilledWorker
 
-        while not _is_done(future):
-            future.wait(timeout=_LOOK_SECONDS)
-            self._look()
         try:
-            done: Done = future.result()
+            # That a part is done is not enough: what it returned may be lost with the worker that has it.
+            while (state := self._arrived(future)) is None:
+                self._look()
         except KilledWorker as exc:
             raise RunError(
                 f"a part of the run ended every Dask worker that tried it; their logs say why (memory?): {exc}"
             ) from exc
         except CancelledError as exc:
             raise RunError(f"the Dask scheduler at {self._address} was lost: {exc}") from exc
+        done: Done = state.result()
         return done
+
+    @staticmethod
+    def _arrived(future: PrefectFuture[Any]) -> State[Any] | None:
+        """Return what became of a part, None where that is not here after a little while."""
+        assert isinstance(future, PrefectWrappedFuture), "the task runner wraps Dask's futures"
+        try:
+            state: State[Any] = future.wrapped_future.result(timeout=_LOOK_SECONDS)
+        except TimeoutError:
+            return None
+        return state
 
     def _look(self) -> None:
         if self._client.status != "running":
             raise RunError(f"the Dask scheduler at {self._address} was lost")
         if self._count():
             self._last_seen = time.monotonic()
-        elif time.monotonic() - self._last_seen > _NO_WORKER_SECONDS:
-            raise RunError(f"the Dask scheduler at {self._address} has had no worker for {_NO_WORKER_SECONDS:.0f} s")
+        elif time.monotonic() - self._last_seen > self._patience_seconds:
+            raise RunError(f"the Dask scheduler at {self._address} has had no worker for {self._patience_seconds:g} s")
 
     def _count(self) -> int:
         return len(self._client.scheduler_info(n_workers=-1)["workers"])

@@ -56,8 +56,8 @@ def beyond(command: Mapping[str, Any]) -> set[str]:
 
 def _unsharded(command: Mapping[str, Any]) -> set[str]:
     """Return the writes to single documents that a sharded cluster would refuse, or leave on another shard."""
-    collection = next(iter(command.values()))
-    key = SHARD_KEYS.get(collection)
+    collection = next(iter(command.values()))  # of some commands a number, or a list
+    key = SHARD_KEYS.get(collection) if isinstance(collection, str) else None
     if key is None:
         return set()
     found = set()

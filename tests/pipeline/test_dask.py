@@ -8,16 +8,20 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
+from distributed import Client
+from prefect_dask.task_runners import PrefectDaskFuture
 from support import ROOT, environment, fresh_settings, run_python
 
+from pipeline.parts import DaskWorkers
 from recs.batch.check import check_stores
 from recs.batch.fingerprint import fingerprint
 from recs.bootstrap import connect
 from recs.embedded import process
-from recs.errors import StoreError
+from recs.errors import RunError, StoreError
 
 BATCH = 8
 CONVERSATIONS = 120
@@ -154,6 +158,23 @@ def test_a_worker_that_is_killed_half_way_loses_and_doubles_nothing(
     assert "nothing changed" in again.stdout
     assert figures(out)["duplicate"] == CONVERSATIONS
     assert state_of(settings)[0] == found
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["in hand", "done"])
+def test_a_part_that_is_lost_with_the_last_worker_is_not_waited_for_for_ever(tmp_path, done):
+    """Not even one that was done: what it returned was in that worker's memory."""
+    alone = Cluster(tmp_path / "dask", workers=1)
+    try:
+        with Client(alone.address, set_as_default=False) as client:
+            future = client.submit(time.sleep, 0 if done else 60)
+            while done and not future.done():
+                time.sleep(0.05)
+            alone.workers[0].kill()
+            workers = DaskWorkers(client, alone.address, patience_seconds=2)
+            with pytest.raises(RunError, match="has had no worker for 2 s"):
+                workers.result(PrefectDaskFuture(uuid.uuid4(), future))
+    finally:
+        alone.stop()
 
 
 def conversations_with_vectors(stores):
