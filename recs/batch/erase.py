@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
 from recs.bootstrap import Stores
 from recs.embed import normalise_text, text_key
+from recs.errors import BuildMissingError
 from recs.ingest.quarantine import Quarantine
 from recs.model import StoredConversation
 from recs.settings import Settings
@@ -17,7 +19,8 @@ def erase_user(stores: Stores, settings: Settings, user_id: str) -> dict[str, An
     """Remove a user from every store, every vector build and the quarantine; return a receipt per store.
 
     May be run again after it was cut off. The raw conversations, which tell what else there is, go last. Cached
-    answers are stale from then on; the aggregates forget the user with the next publish.
+    answers are stale from then on; the aggregates forget the user with the next publish. Raises RunError where a
+    vector build is only partly there and a run, which may be making it, is going on.
     """
     conversations = stores.documents.of_users([user_id])
     ids = [s.conversation.conversation_id for s in conversations]
@@ -25,7 +28,13 @@ def erase_user(stores: Stores, settings: Settings, user_id: str) -> dict[str, An
     receipt: dict[str, Any] = {"user_id": user_id, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     builds = stores.vectors.builds()
     for build in builds:
-        index = stores.vectors.open(build)
+        try:
+            index = stores.vectors.open(build)
+        except BuildMissingError:
+            # A run was killed while it made or dropped it. What is left may hold vectors, and nobody reads it.
+            with stores.state.run_lock(f"erase-{uuid.uuid4().hex[:12]}"):
+                stores.vectors.drop(build)
+            continue
         index.delete("users", [user_id])
         index.delete_owner("conversations", user_id)
         # A text's vector is kept under the text alone; whoever said the same gets it back when it is next needed.

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 from support import WordEncoder, fresh_settings, hash_of, load, load_raw, staged
 
 from recs.batch import publish
@@ -14,7 +15,9 @@ from recs.batch.erase import erase_user
 from recs.batch.fingerprint import fingerprint
 from recs.batch.relationships import edges_of, facts_of
 from recs.bootstrap import connect
+from recs.errors import RunError
 from recs.model import Campaign, Conversation, Engagement, Message, StoredConversation
+from recs.stores.ports import VectorRecord
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 CAMPAIGNS = [
@@ -217,3 +220,18 @@ def test_erasing_a_user_takes_it_out_of_every_store(stores, settings):
     assert stores.metrics.counts()["users"] == 0
     assert [f.what for f in check_stores(stores, max_text_chars=100).findings] == ["change that is not published yet"]
     assert erase_user(stores, settings, "u")["documents"] == {"conversations": 0}
+
+
+def test_a_build_that_is_only_partly_there_does_not_stop_an_erasure(stores, settings):
+    load(stores, settings, WordEncoder(), [said("1", "u", "garden"), said("2", "v", "kitchen")], CAMPAIGNS)
+    half = stores.vectors.create("b9", 16)
+    half.upsert("users", [VectorRecord("u", np.ones(16, dtype=np.float32))])
+    token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
+    client = MilvusClient(settings.milvus_url, token=token, dedicated=True)
+    client.drop_collection("recs_texts_b9")
+    client.close()
+    with stores.state.run_lock("r1"), pytest.raises(RunError, match="run r1 has been running"):
+        erase_user(stores, settings, "u")
+    erase_user(stores, settings, "u")
+    assert stores.vectors.builds() == ["b1"]
+    assert set(stores.vectors.open("b1").keys("users")) == {"v"}
