@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,25 +15,11 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.samples import ROOT
 from recs import embedded
 from recs.cli.python_process import module_argv
+from recs.cli.temporary_home import environment, log_tail
+from recs.cli.temporary_home import temporary_home as home_of_its_own
 from recs.embedded import process
-from recs.settings import Settings, load_settings
+from recs.settings import Settings
 
-#: Settings that lead to servers. A benchmark fills stores with anything; those of the user are none of its business.
-_CONNECTIONS = (
-    "mongo_url",
-    "mongo_database",
-    "milvus_url",
-    "milvus_token",
-    "neo4j_url",
-    "neo4j_user",
-    "neo4j_password",
-    "neo4j_database",
-    "sql_url",
-    "state_url",
-    "redis_url",
-    "prefect_url",
-    "dask_address",
-)
 #: The kernel keeps the peak of the process itself; children alone could peak between two looks. Looking costs CPU.
 _SAMPLE_SECONDS = 0.2
 _MIB = 2**20
@@ -45,22 +28,8 @@ _MIB = 2**20
 @contextmanager
 def temporary_home() -> Iterator[Settings]:
     """Yield the environment's settings with a new home and embedded servers; both are gone afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="recs-bench-"))
-    connections = {name: Settings.model_fields[name].get_default() for name in _CONNECTIONS}
-    settings = load_settings().model_copy(update={**connections, "home": home})
-    try:
+    with home_of_its_own("recs-bench-") as settings:
         yield settings
-    finally:
-        embedded.down(settings)
-        shutil.rmtree(home)
-
-
-def environment(settings: Settings, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a process that works in a benchmark's home."""
-    unwanted = {f"RECS_{name.upper()}" for name in _CONNECTIONS}
-    kept = {name: value for name, value in os.environ.items() if name.upper() not in unwanted}
-    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
-    return {**kept, "RECS_HOME": str(settings.home), "PYTHONPATH": path, **(more or {})}
 
 
 @contextmanager
@@ -84,11 +53,6 @@ def log_path(settings: Settings, module: str, *arguments: str) -> Path:
     """Return where the output of a process of the benchmark goes."""
     name = "-".join([module, *(Path(a).stem for a in arguments)])
     return settings.home / f"bench-{name}.log"
-
-
-def log_tail(path: Path, characters: int = 2_000) -> str:
-    """Return the end of a log, to be told when the process failed."""
-    return path.read_text(errors="replace")[-characters:].strip() if path.exists() else "(no output)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ import redis
 from benchmarks.data import Input
 from benchmarks.endpoints import KEY_PREFIX
 from benchmarks.errors import BenchmarkError
-from benchmarks.home import load_through_flow, log_path, log_tail, running, temporary_home
+from benchmarks.home import load_through_flow, log_path, running, temporary_home
 from benchmarks.load import Client, Load, client_name, put_load
 from benchmarks.samples import Samples, in_turn, load_average, result, told
 from recs import embedded
+from recs.cli.temporary_home import log_tail
 from recs.settings import Settings
 
 _START_SECONDS = 90.0

@@ -14,12 +14,13 @@ from bench_support import conversations
 from benchmarks.__main__ import _arguments
 from benchmarks.data import Input, distinct_texts
 from benchmarks.errors import BenchmarkError
-from benchmarks.home import environment, run_sampled
+from benchmarks.home import run_sampled
 from benchmarks.ingest import _check
 from benchmarks.load import put_load
 from benchmarks.recording import _Noting
 from benchmarks.samples import ROOT, Samples, in_turn, percentile, result, shown_path
 from benchmarks.table import DOCUMENT, FIXED, RESULTS, load_results, number, performance_page, terminal_table
+from recs.cli.temporary_home import environment
 from recs.settings import Settings
 
 
