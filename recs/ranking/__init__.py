@@ -4,7 +4,7 @@ A score is the sum over components of weight x value. `components` computes raw 
 `filters` says what must not be offered and why, `co_engagement` fits the item-to-item model of the batch flow.
 """
 
-from recs.ranking.co_engagement import ease_links
+from recs.ranking.co_engagement import ease_links, ease_weights
 from recs.ranking.components import COMPONENTS, DEFAULT_WEIGHTS, Component
 from recs.ranking.filters import suppression_reason
 from recs.ranking.fusion import contributions, normalise, rank_order, scores
@@ -15,6 +15,7 @@ __all__ = [
     "Component",
     "contributions",
     "ease_links",
+    "ease_weights",
     "normalise",
     "rank_order",
     "scores",

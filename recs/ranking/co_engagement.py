@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from recs.model import CoEngagement
@@ -13,6 +14,22 @@ from recs.model import CoEngagement
 EASE_LAMBDA = 500.0
 
 _DECIMALS = 6
+
+
+def ease_weights(engagement: sparse.csr_array, *, regularisation: float = EASE_LAMBDA) -> NDArray[np.float64]:
+    """Return what taking one campaign says of another, (n_campaigns, n_campaigns), source by target, 0 on the diagonal.
+
+    `engagement` is (n_users, n_campaigns), 1 where the user took the campaign. A user's scores are the sum of the rows
+    of what the user took.
+
+    Source: H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
+    """
+    gram = np.asarray((engagement.T @ engagement).todense(), dtype=np.float64)
+    gram[np.diag_indices_from(gram)] += regularisation
+    precision = np.linalg.inv(gram)
+    weights = np.asarray(-precision / precision.diagonal())
+    np.fill_diagonal(weights, 0.0)
+    return weights
 
 
 def ease_links(
@@ -31,16 +48,10 @@ def ease_links(
 
     Source: H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
     """
-    if not engagement.shape[1]:
-        return []
-    gram = np.asarray((engagement.T @ engagement).todense(), dtype=np.float64)
-    engaged = gram.diagonal() > 0
+    engaged = np.asarray(engagement.sum(axis=0)).ravel() > 0
     if not engaged.any():
         return []
-    gram[np.diag_indices_from(gram)] += regularisation
-    precision = np.linalg.inv(gram)
-    weights = np.round(-precision / precision.diagonal(), _DECIMALS)
-    np.fill_diagonal(weights, 0.0)
+    weights = np.round(ease_weights(engagement, regularisation=regularisation), _DECIMALS)
 
     # Sorted by id first, so that a stable sort by weight leaves ties in order of id.
     by_id = np.array(sorted(range(len(campaign_ids)), key=campaign_ids.__getitem__), dtype=np.intp)
