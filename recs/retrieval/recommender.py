@@ -29,7 +29,7 @@ from recs.model import (
 from recs.retrieval.audience import audience_of
 from recs.retrieval.catalogue import CatalogueKeeper
 from recs.retrieval.evidence import Explainer
-from recs.retrieval.scoring import Scorer
+from recs.retrieval.scoring import Scored, Scorer
 from recs.retrieval.signals import Signals
 from recs.settings import Settings
 
@@ -88,11 +88,22 @@ class Recommender:
         Raises InputError where there is nothing to embed, and OtherModelError where the encoder is not of the model
         that the generation's vectors are of.
         """
-        vector = self.embed(texts)
-        scorer = self._scorer(self._stores.state.head())
-        self._require_model_of(scorer.generation)
-        signals = scorer.gatherer().for_vector(vector)
+        scorer, signals = self._of_text(texts)
         return self._answer(None, "text", scorer, signals, k=k, explain=explain)
+
+    def score(self, user_id: str) -> tuple[Signals, Scored]:
+        """Return every campaign's score for a user, and what it came from: what `recommend` ranks, filters and shows.
+
+        Raises as `recommend` does. Nothing is recorded as shown.
+        """
+        scorer = self._scorer(self._stores.state.head())
+        signals = scorer.signals(user_id)
+        return signals, scorer.score(signals)
+
+    def score_text(self, texts: Sequence[str]) -> tuple[Signals, Scored]:
+        """Return every campaign's score for somebody of whom only these messages are known, as `score` does."""
+        scorer, signals = self._of_text(texts)
+        return signals, scorer.score(signals)
 
     def neighbours(self, user_id: str, *, k: int | None = None) -> list[Neighbour]:
         """Return the k users who talk most like a user. Raises NotFoundError for a user without a vector."""
@@ -177,6 +188,12 @@ class Recommender:
         """Return a fresh answer and record it as shown."""
         scorer = self._scorer(head)
         return self._answer(user_id, "hybrid", scorer, scorer.signals(user_id), k=k, explain=explain)
+
+    def _of_text(self, texts: Sequence[str]) -> tuple[Scorer, Signals]:
+        vector = self.embed(texts)
+        scorer = self._scorer(self._stores.state.head())
+        self._require_model_of(scorer.generation)
+        return scorer, scorer.gatherer().for_vector(vector)
 
     def _scorer(self, head: Head) -> Scorer:
         generation = self.generation(head)

@@ -33,6 +33,8 @@ class Scored:
     reasons: tuple[Reason | None, ...]
     """Why a campaign must not be offered, None where it may."""
     weights: Mapping[str, float]
+    ids: tuple[str, ...]
+    """The campaigns, sorted: the columns."""
 
     def breakdown(self, column: int) -> list[BreakdownPart]:
         """Return one campaign's parts, in the order of COMPONENTS."""
@@ -96,6 +98,7 @@ class Scorer:
             order=rank_order(total, self.catalogue.ids),
             reasons=self._reasons(signals),
             weights=weights,
+            ids=self.catalogue.ids,
         )
 
     def _reasons(self, signals: Signals) -> tuple[Reason | None, ...]:
