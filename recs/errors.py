@@ -23,6 +23,10 @@ class NotFoundError(RecsError):
     """The thing asked for is not known."""
 
 
+class LeakError(RecsError):
+    """What is learned from holds the answer to what is tested; its numbers would mean nothing."""
+
+
 class ModelError(RecsError):
     """The embedding model is missing, damaged or of the wrong shape."""
 

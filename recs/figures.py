@@ -16,6 +16,7 @@ import psutil
 _PACKAGES = (
     "likeminded",
     "fastapi",
+    "implicit",
     "milvus-lite",
     "neo4j",
     "numpy",
@@ -25,6 +26,7 @@ _PACKAGES = (
     "pymilvus",
     "pymongo",
     "redis",
+    "scipy",
     "sentence-transformers",
     "sqlalchemy",
     "torch",
