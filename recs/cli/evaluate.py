@@ -82,24 +82,18 @@ def evaluate_command(
             f"{len(split.cases):,} to test, {len(split.train):,} conversations to learn from, which go through the flow"
         )
         found, more = _evaluated(settings, data, split, arrays, campaigns, seed)
-        card = protocol_card(
-            split,
-            arrays,
-            found,
-            positive=actions,
-            seed=seed,
-            asked={**{name: value for name, value in asked.items() if value is not None}, **more},
-        )
+        described = [
+            {"path": f"{path.resolve().parent.name}/{path.name}", "sha256": sha256(path), "rows": rows}
+            for path, rows in ((conversations, len(data.conversations)), (campaigns, len(data.campaigns)))
+        ]
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        card = protocol_card(split, arrays, found, positive=actions, seed=seed, data=described, more={**chosen, **more})
     _tell(f"{time.monotonic() - began:.0f} s in all")
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width of its own
     print_report(found, card, console)
     if json_out is not None:
-        described = [
-            {"path": f"{path.resolve().parent.name}/{path.name}", "sha256": sha256(path), "rows": rows}
-            for path, rows in ((conversations, len(data.conversations)), (campaigns, len(data.campaigns)))
-        ]
         per_user = {name: values.tolist() for name, values in found.per_case.items()}
         content = figures_object("recs evaluate", found.figures, data=described, samples=per_user)
         write_figures(json_out, {**content, "protocol": card})

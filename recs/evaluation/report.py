@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from recs.evaluation.arrays import Arrays
 from recs.evaluation.evaluate import KS, LIST, SEGMENTS, SERVED, TESTED, Evaluation
 from recs.evaluation.split import Split
 from recs.evaluation.statistics import PERMUTATIONS, RESAMPLES
+from recs.figures import versions
 
 SPLITS = {
     "leave_last_out": "per user with two or more conversations that hold a positive, the last of them is the test",
@@ -24,13 +25,22 @@ LEVEL = 0.05
 
 
 def protocol_card(
-    split: Split, arrays: Arrays, found: Evaluation, *, positive: Collection[str], seed: int, asked: dict[str, Any]
+    split: Split,
+    arrays: Arrays,
+    found: Evaluation,
+    *,
+    positive: Collection[str],
+    seed: int,
+    data: Sequence[Mapping[str, Any]],
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what the numbers depend on, beside data, machine and versions, which every figures object has."""
+    """Return all that the numbers depend on; `data` has path, sha256 and rows of each file."""
     return {
+        "data": list(data),
+        "versions": versions(),
         "split": split.name,
         "split_means": SPLITS[split.name],
-        **asked,
+        **more,
         "positive": sorted(positive),
         "candidates": f"the whole catalogue of {arrays.n_campaigns:,} campaigns",
         "new_only": "what the user took in training is neither a target nor ranked; figures ending in .all leave it in",
@@ -83,6 +93,10 @@ def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> N
         console.print(by_segment, soft_wrap=True)
     console.print()
     console.print(standing(found), highlight=False, soft_wrap=True)
+    for file in card["data"]:
+        console.print(
+            f"{file['path']}: {file['rows']:,} rows, sha256 {file['sha256']}", highlight=False, soft_wrap=True
+        )
     for key in ("split_means", "candidates", "new_only", "filters", "left_out", "seed"):
         console.print(f"{key}: {card[key]}", highlight=False, soft_wrap=True)
     console.print(

@@ -197,6 +197,8 @@ def test_the_command_writes_table_and_figures(tmp_path):
     assert card["split"] == "leave_last_out"
     assert card["test_users"] == figures["users"]
     assert card["seed"] == 20260301
+    assert card["data"] == content["data"]
+    assert all(len(d["sha256"]) == 64 and d["sha256"] in done.stdout for d in card["data"])
     assert set(content["samples"]) <= set(figures)
     assert all(isinstance(value, int | float) for value in figures.values())
     assert str(tmp_path) not in out.read_text()
