@@ -152,10 +152,16 @@ def user_knn_text(
 
 
 def top5_neighbours(arrays: Arrays, words: Words) -> Method:
-    """Return the summed cosine of the literal five users who talk most alike, as their vectors are."""
+    """Return the summed cosine of the literal five users who talk most alike, as their vectors are.
+
+    All that one of the five took alone scores the same; popularity orders that.
+    """
+    takers = arrays.takers()
+    least = 1e-9 * takers / max(1.0, takers.max(initial=0.0))
 
     def score(cases: Cases) -> Scores:
-        return _from_nearest(_cosines(words.cases[cases], words.users), arrays, cases, TOP_NEIGHBOURS)
+        found = _from_nearest(_cosines(words.cases[cases], words.users), arrays, cases, TOP_NEIGHBOURS)
+        return np.where(found > 0, found + least, 0.0)
 
     return _or_popularity(arrays, score)
 

@@ -94,6 +94,7 @@ def test_users_who_talk_alike(arrays):
     # As the vectors are, only cat is on ann's side: those who are not alike at all count nothing.
     ann, _ = baselines.top5_neighbours(arrays, words(arrays))(CASES)
     assert ann == pytest.approx([math.cos(0.1)] * 3 + [0] * 3, abs=1e-6)
+    assert ann[0] > ann[1] > ann[2]  # the more popular first
 
 
 def test_ease_is_the_model_that_co_engagement_is_cut_from(arrays):
