@@ -42,7 +42,8 @@ def _vectors(stores: Stores) -> Iterator[Any]:
     generation = stores.state.generation()
     if generation is None:
         return
-    yield generation.model
+    # Weights alone: each machine chooses the arithmetic that is fast on it, and would be another one.
+    yield generation.model.rpartition("/")[0]
     index = stores.vectors.open(generation.build)
     for space in ("conversations", "users", "campaigns"):
         yield space

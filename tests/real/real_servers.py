@@ -33,8 +33,9 @@ from recs.embedded import process
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 START_SECONDS = 120
-#: All that touches a store; what runs over embedded servers and files alone is `make test`'s.
-TESTS = [f"tests/{name}" for name in ("stores", "batch", "retrieval", "pipeline", "app", "real")]
+#: The contracts, the whole flow, the sidecar, and equal answers. What of it runs over embedded servers and files alone
+#: is `make test`'s. Others that use stores can be named: tests/batch, tests/retrieval, tests/pipeline.
+TESTS = ["tests/stores", "tests/pipeline/test_flow.py", "tests/app", "tests/real"]
 TESTS += ["-k", "not embedded and not sqlite"]
 FOLDER = Path(os.environ.get("RECS_TEST_SERVERS", ROOT.parent / "shared" / "servers"))
 
