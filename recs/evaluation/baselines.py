@@ -190,14 +190,16 @@ def als(arrays: Arrays, *, seed: int) -> Method:
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
-        factors=FACTORS,
-        regularization=ALS_REGULARISATION,
-        iterations=ALS_ITERATIONS,
-        random_state=seed,
-        num_threads=1,
+    return _factorised(
+        arrays,
+        lambda: AlternatingLeastSquares(
+            factors=FACTORS,
+            regularization=ALS_REGULARISATION,
+            iterations=ALS_ITERATIONS,
+            random_state=seed,
+            num_threads=1,
+        ),
     )
-    return _factorised(arrays, model)
 
 
 def bpr(arrays: Arrays, *, seed: int) -> Method:
@@ -208,15 +210,21 @@ def bpr(arrays: Arrays, *, seed: int) -> Method:
     """
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-    model = BayesianPersonalizedRanking(factors=FACTORS, iterations=BPR_ITERATIONS, random_state=seed, num_threads=1)
+    def model() -> Any:
+        return BayesianPersonalizedRanking(factors=FACTORS, iterations=BPR_ITERATIONS, random_state=seed, num_threads=1)
+
     return _factorised(arrays, model)
 
 
-def _factorised(arrays: Arrays, model: Any) -> Method:
-    """Fit on one thread: more of them add up, and overwrite each other, in an order of their own."""
+def _factorised(arrays: Arrays, make: Callable[[], Any]) -> Method:
+    """Make and fit a model on one thread: more of them add up, and overwrite each other, in an order of their own.
+
+    Made there too, because implicit warns where it finds more threads for arithmetic at that moment.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
+        model = make()
         model.fit(sparse.csr_matrix(arrays.taken, dtype=np.float32), show_progress=False)
         users, items = np.asarray(model.user_factors, np.float64), np.asarray(model.item_factors, np.float64)
     history = np.asarray(arrays.taken.sum(axis=1)) > 0

@@ -88,7 +88,10 @@ def wait_until_open(server: Server, *, seconds: float = 60) -> None:
 def as_environment(settings: Settings) -> dict[str, str]:
     """Return the RECS_* variables that say what these settings say."""
     values = {
-        name: getattr(settings, name) for name in settings.model_fields_set if getattr(settings, name) is not None
+        name: getattr(settings, name)
+        # Not a port from the environment of the tests: each sidecar has one of its own.
+        for name in settings.model_fields_set - {"api_port"}
+        if getattr(settings, name) is not None
     }
     return {
         f"RECS_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
