@@ -40,6 +40,8 @@ class Arrays:
     """(n_cases, n_campaigns), 1 for what was held out."""
     had: sparse.csr_array
     """(n_cases, n_campaigns), 1 for what the user took in training: what is new is the rest."""
+    askers: NDArray[np.intp]
+    """(n_cases,): a number for the case's user; cases of the same user have the same."""
 
     @property
     def n_cases(self) -> int:
@@ -106,6 +108,7 @@ def arrays_of(split: Split, campaigns: Sequence[Campaign], actions: Collection[A
             _by_case(split.cases, lambda _, c: [column[t] for t in c.targets if t in column]), (len(split.cases), width)
         ),
         had=_ones(had, (len(split.cases), width)),
+        askers=_numbers([c.user_id for c in split.cases]),
     )
 
 
@@ -115,6 +118,11 @@ def _by_case(cases: Sequence[Case], columns: Callable[[int, Case], Iterable[int]
 
 def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(names)}
+
+
+def _numbers(names: Sequence[str]) -> NDArray[np.intp]:
+    place = _places(sorted(set(names)))
+    return np.array([place[name] for name in names], dtype=np.intp)
 
 
 def _ones(pairs: Iterable[tuple[int, int]], shape: tuple[int, int]) -> sparse.csr_array:

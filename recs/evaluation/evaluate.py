@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recs.errors import InputError
-from recs.evaluation import baselines, metrics, statistics
+from recs.evaluation import baselines, calibration, metrics, statistics
 from recs.evaluation.arrays import Arrays
 from recs.evaluation.baselines import Method, Words
+from recs.evaluation.calibration import Calibration
 
 KS = (5, 10, 20)
 SEED = 20260301
@@ -24,7 +25,7 @@ TESTED = "ndcg@10"
 #: Segments by the number of training conversations: least and most, None where there is no most.
 SEGMENTS: Mapping[str, tuple[int, int | None]] = {"none": (0, 0), "one": (1, 1), "few": (2, 4), "many": (5, None)}
 
-#: Length of the list that coverage and novelty are of.
+#: Length of the list that coverage, novelty and calibration are of.
 LIST = 10
 
 _CHUNK = 256
@@ -43,6 +44,8 @@ class Evaluation:
     figures: dict[str, float] = field(default_factory=dict)
     per_case: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """`ndcg@10.METHOD` for each case, in order of their keys."""
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    """By method; empty where there are too few users to part them in two."""
 
 
 def baseline_methods(arrays: Arrays, words: Words | None, *, seed: int = SEED) -> dict[str, Method]:
@@ -90,12 +93,13 @@ def evaluate(arrays: Arrays, methods: Mapping[str, Method], *, seed: int = SEED)
         for name, (least, most) in SEGMENTS.items()
     }
     segments = {name: int(inside.sum()) for name, inside in members.items() if inside.any()}
+    kept = calibration.sample(len(counts), arrays.n_campaigns, seed=seed)
     found = Evaluation(len(counts), int(protocol.any_target.sum()), segments, tuple(methods))
     figures = found.figures
     figures.update({"users": found.users, "users.all": found.users_all})
     figures.update({f"users.{name}": count for name, count in segments.items()})
     for name, method in methods.items():
-        measured = protocol.measure(arrays, method)
+        measured = protocol.measure(arrays, method, kept)
         for metric, values in measured.new.items():
             interval = statistics.bootstrap(values[~np.isnan(values)], seed=seed)
             figures[f"{metric}.{name}"] = interval.mean
@@ -106,6 +110,13 @@ def evaluate(arrays: Arrays, methods: Mapping[str, Method], *, seed: int = SEED)
         figures[f"coverage@{LIST}.{name}"] = metrics.coverage(measured.lists, arrays.n_campaigns)
         figures.update({f"{metric}.{name}.all": float(values.mean()) for metric, values in measured.every.items()})
         found.per_case[f"{TESTED}.{name}"] = measured.new[TESTED]
+        calibrated = protocol.calibration(arrays, measured, kept, members, seed=seed)
+        if calibrated is not None:
+            found.calibration[name] = calibrated
+            figures[f"calibration_error@{LIST}.{name}"] = calibrated.error
+            figures[f"calibration_error@{LIST}.{name}.chance"] = calibrated.error_by_chance
+            if not np.isnan(calibrated.auc):
+                figures[f"auc@{LIST}.{name}"] = calibrated.auc
     if SERVED in methods:
         served = found.per_case[f"{TESTED}.{SERVED}"]
         for name in methods:
@@ -126,6 +137,8 @@ class _Measured:
     """The same with nothing left out, of the cases with any target."""
     lists: NDArray[np.intp]
     """The first ten new ones for each case with a new target."""
+    scores: NDArray[np.float64]
+    """(n_kept, n_campaigns), of those of the same cases that were to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +155,14 @@ class _Protocol:
         known = np.asarray(arrays.targets.multiply(arrays.had).sum(axis=1)).ravel()
         return cls(asked > known, asked > 0)
 
-    def measure(self, arrays: Arrays, method: Method) -> _Measured:
-        """Score each case once, and look at its ranking both ways."""
+    def measure(self, arrays: Arrays, method: Method, kept: NDArray[np.bool_]) -> _Measured:
+        """Score each case once, and look at its ranking both ways; `kept` says whose scores are kept, (n_new,)."""
         new: list[dict[str, NDArray[np.float64]]] = []
         every: list[dict[str, NDArray[np.float64]]] = []
         lists: list[NDArray[np.intp]] = []
+        scored: list[NDArray[np.float64]] = []
+        keep = np.zeros_like(self.new)
+        keep[self.new] = kept
         takers, n_users = arrays.takers(), len(arrays.user_ids)
         asked = np.flatnonzero(self.any_target)
         for start in range(0, len(asked), _CHUNK):
@@ -154,12 +170,35 @@ class _Protocol:
             scores = method(cases)
             targets, unseen = arrays.targets[cases].toarray() > 0, arrays.had[cases].toarray() == 0
             every.append(metrics.quality(metrics.ranking(scores, np.ones_like(unseen)), targets, KS))
-            kept = self.new[cases]
-            order = metrics.ranking(scores[kept], unseen[kept])
-            lists.append(metrics.top(order, unseen[kept], LIST))
-            quality = metrics.quality(order, (targets & unseen)[kept], KS)
+            some = self.new[cases]
+            order = metrics.ranking(scores[some], unseen[some])
+            lists.append(metrics.top(order, unseen[some], LIST))
+            quality = metrics.quality(order, (targets & unseen)[some], KS)
             new.append({**quality, f"novelty@{LIST}": metrics.novelty(lists[-1], takers, n_users)})
-        return _Measured(_joined(new), _joined(every), np.concatenate(lists))
+            scored.append(scores[keep[cases]])
+        return _Measured(_joined(new), _joined(every), np.concatenate(lists), np.concatenate(scored))
+
+    def calibration(
+        self,
+        arrays: Arrays,
+        measured: _Measured,
+        kept: NDArray[np.bool_],
+        segments: Mapping[str, NDArray[np.bool_]],
+        *,
+        seed: int,
+    ) -> Calibration | None:
+        """Judge the scores that were kept; `kept` and the segments' members are (n_new,)."""
+        cases = np.flatnonzero(self.new)[kept]
+        unseen = arrays.had[cases].toarray() == 0
+        return calibration.calibration(
+            measured.scores,
+            unseen,
+            (arrays.targets[cases].toarray() > 0) & unseen,
+            measured.lists[kept],
+            calibration.halves(arrays.askers[cases], seed=seed),
+            groups={name: inside[kept] for name, inside in segments.items()},
+            seed=seed,
+        )
 
 
 def _joined(chunks: Sequence[Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:

@@ -12,7 +12,7 @@ Mask = NDArray[np.bool_]
 Order = NDArray[np.intp]
 
 #: Beyond this many decimals scores of one method may differ between machines, and order must not.
-_DECIMALS = 12
+DECIMALS = 12
 
 
 def ranking(scores: Scores, allowed: Mask) -> Order:
@@ -23,7 +23,7 @@ def ranking(scores: Scores, allowed: Mask) -> Order:
     """
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite; a method that knows nothing of a campaign gives it its lowest score")
-    return np.argsort(np.where(allowed, -np.round(scores, _DECIMALS), np.inf), axis=1, kind="stable")
+    return np.argsort(np.where(allowed, -np.round(scores, DECIMALS), np.inf), axis=1, kind="stable")
 
 
 def top(order: Order, allowed: Mask, k: int) -> Order:
