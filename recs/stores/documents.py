@@ -134,20 +134,21 @@ class MongoDocuments:
         ]
         return sorted(stored, key=lambda s: (s.conversation.user_id, s.order_key()))
 
-    def scan(self) -> Iterator[StoredConversation]:
+    def scan(self, *, texts: bool = True) -> Iterator[StoredConversation]:
+        leave_out = None if texts else {"messages": 0}
         # By pages, because a sorted cursor is held in memory as a whole by nx-27017.
         last = ""
         while True:
             with self._errors():
                 self._ensure_indexes()
                 page = list(
-                    self._conversations.find({"id_key": {"$gt": last}} if last else {})
+                    self._conversations.find({"id_key": {"$gt": last}} if last else {}, leave_out)
                     .sort("id_key", 1)
                     .limit(_SCAN_PAGE)
                     .batch_size(_REPLY_DOCUMENTS)
                 )
             for document in page:
-                yield self._stored(document)
+                yield self._stored(document, texts=texts)
             if len(page) < _SCAN_PAGE:
                 return
             last = page[-1]["id_key"]

@@ -94,8 +94,8 @@ class DocumentStore(VersionedStore, Protocol):
         """
         ...
 
-    def scan(self) -> Iterator[StoredConversation]:
-        """Yield every conversation in order of conversation_id, in bounded memory."""
+    def scan(self, *, texts: bool = True) -> Iterator[StoredConversation]:
+        """Yield every conversation in order of conversation_id, in bounded memory; with texts=False as `of_users`."""
         ...
 
     def delete_conversations(self, conversation_ids: Sequence[str]) -> int: ...
@@ -445,6 +445,18 @@ class StateStore(Store, Protocol):
 
     def shown(self, recommendation_id: str) -> str | None:
         """Return the JSON of the answer that was shown under this id."""
+        ...
+
+    def put_artifact(self, name: str, body: bytes) -> None:
+        """Keep what was learned from the data under a name, in place of what was there."""
+        ...
+
+    def artifact(self, name: str) -> bytes | None:
+        """Return what is kept under a name, None where there is nothing."""
+        ...
+
+    def artifact_digest(self, name: str) -> str | None:
+        """Return the sha256, hex, of what is kept under a name: a cheap look whether it is another one by now."""
         ...
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from recs.stores.migrations import bring_up_to_date
 from recs.stores.ports import Check, RunRecord
 from recs.stores.sql import Database, chunks, insert_missing, upsert
 from recs.stores.state_schema import (
+    ARTIFACTS,
     GENERATIONS,
     HEAD,
     PENDING,
@@ -38,6 +40,8 @@ from recs.stores.state_schema import (
 _HEAD_SQL = "SELECT generation, revision FROM head WHERE id = 1"
 _RUNNING = sa.select(RUN_LOCK.c.run_id)
 _SECRET = sa.select(SECRETS.c.value).where(SECRETS.c.name == sa.bindparam("name"))
+_ARTIFACT = sa.select(ARTIFACTS.c.body).where(ARTIFACTS.c.name == sa.bindparam("name"))
+_ARTIFACT_DIGEST = sa.select(ARTIFACTS.c.sha256).where(ARTIFACTS.c.name == sa.bindparam("name"))
 _SHOWN = sa.select(SHOWN.c.answer).where(SHOWN.c.recommendation_id == sa.bindparam("recommendation_id"))
 
 
@@ -241,6 +245,21 @@ class SqlState:
         with self._db.read() as connection:
             answer: str | None = connection.execute(_SHOWN, {"recommendation_id": recommendation_id}).scalar()
         return answer
+
+    def put_artifact(self, name: str, body: bytes) -> None:
+        row = {"name": name, "body": body, "sha256": hashlib.sha256(body).hexdigest(), "made_at": datetime.now(UTC)}
+        with self._db.write() as connection:
+            upsert(connection, ARTIFACTS, [row])
+
+    def artifact(self, name: str) -> bytes | None:
+        with self._db.read() as connection:
+            body = connection.execute(_ARTIFACT, {"name": name}).scalar()
+        return None if body is None else bytes(body)
+
+    def artifact_digest(self, name: str) -> str | None:
+        with self._db.read() as connection:
+            digest: str | None = connection.execute(_ARTIFACT_DIGEST, {"name": name}).scalar()
+        return digest
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         with self._db.read() as connection:

@@ -94,6 +94,16 @@ SECRETS = sa.Table(
     sa.Column("made_at", UtcDateTime, nullable=False),
 )
 
+#: What is learned from the data and kept beside it, each under its name.
+ARTIFACTS = sa.Table(
+    "artifacts",
+    METADATA,
+    sa.Column("name", AnyText, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("made_at", UtcDateTime, nullable=False),
+)
+
 #: One row, id 1; its run_id is NULL while nobody runs. `recs.stores.run_lock` explains the columns.
 RUN_LOCK = sa.Table(
     "run_lock",

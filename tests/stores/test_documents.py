@@ -180,6 +180,8 @@ def test_round_trip_of_anything(store: MongoDocuments, records: dict[str, dict[s
     store.insert(went_in)
     assert store.get(list(records)) == went_in
     assert list(store.scan()) == sorted(went_in, key=lambda s: s.conversation.conversation_id)
+    assert [s.conversation.messages for s in store.scan(texts=False)] == [()] * len(went_in)
+    assert ids(store.scan(texts=False)) == ids(store.scan())
     for user_id in {s.conversation.user_id for s in went_in}:
         of_user = [s for s in went_in if s.conversation.user_id == user_id]
         assert store.of_users([user_id]) == sorted(of_user, key=StoredConversation.order_key)

@@ -85,6 +85,7 @@ class TestSchema:
         # Back to what the first version made.
         with store._db.write() as connection:
             connection.execute(sa.text("DROP TABLE secrets"))
+            connection.execute(sa.text("DROP TABLE artifacts"))
             connection.execute(sa.text("UPDATE recs_state_version SET version_num = '0001'"))
         store.close()
         for _ in range(2):
@@ -92,7 +93,7 @@ class TestSchema:
             assert _all_of(store) == before
             assert store.secret("s", lambda: b"first") == b"first"
             with store._db.read() as connection:
-                assert migrations.found_version(connection, "state") == "0002"
+                assert migrations.found_version(connection, "state") == "0003"
             store.close()
 
     def test_a_backup_taken_while_it_is_in_use_brings_everything_back(self, sql_url: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import subprocess
 import sys
 import threading
@@ -317,3 +318,14 @@ class TestSecrets:
             assert maker.stdout.readline() == "ready\n"
         told = {maker.communicate("go\n", timeout=200)[0] for maker in makers}
         assert told == {store.secret("s", lambda: b"too late").hex() + "\n"}
+
+
+class TestArtifacts:
+    def test_the_last_one_stays(self, store: SqlState) -> None:
+        assert store.artifact("a") is store.artifact_digest("a") is None
+        store.put_artifact("a", b"\0first")
+        store.put_artifact("b", b"other")
+        first = store.artifact_digest("a")
+        store.put_artifact("a", b"second")
+        assert (store.artifact("a"), store.artifact("b")) == (b"second", b"other")
+        assert store.artifact_digest("a") == hashlib.sha256(b"second").hexdigest() != first
