@@ -155,7 +155,14 @@ class UserEdges:
     user_id: str
     engagements: tuple[EngagementEdge, ...] = ()
     intents: Mapping[str, int] = field(default_factory=dict)
-    """Intent to the number of the user's conversations that have it."""
+    """Intent to the number of the user's conversations that are labelled with it."""
+    predicted: Mapping[str, int] = field(default_factory=dict)
+    """Intent to the number of the user's conversations without a label that the classifier takes for it."""
+
+    def known_intents(self) -> dict[str, int]:
+        """Return intent to conversations, labelled or predicted, sorted by intent."""
+        names = sorted({*self.intents, *self.predicted})
+        return {name: self.intents.get(name, 0) + self.predicted.get(name, 0) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

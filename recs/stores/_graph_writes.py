@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, LiteralString
 
 from neo4j import Transaction
@@ -46,9 +46,13 @@ def put_users(tx: Transaction, *, users: Sequence[UserEdges]) -> None:
     engagements = [
         (user.user_id, e.campaign_id, e.action, e.count, in_utc(e.last_at)) for user in users for e in user.engagements
     ]
-    _replace(tx, ids, _ENGAGEMENTS, engagements)
-    intents = [(user.user_id, name, "", count, None) for user in users for name, count in user.intents.items()]
-    _replace(tx, ids, _INTENTS, intents)
+    _replace(tx, ids, _ENGAGEMENTS, engagements, lambda count, at: (count, in_utc(from_utc(at))))
+    intents = [
+        (user.user_id, name, "", user.intents.get(name, 0), user.predicted.get(name, 0))
+        for user in users
+        for name in user.known_intents()
+    ]
+    _replace(tx, ids, _INTENTS, intents, lambda count, predicted: (count, predicted))
 
 
 _ENGAGEMENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] = (
@@ -72,16 +76,16 @@ _ENGAGEMENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] 
 _INTENTS: tuple[LiteralString, LiteralString, LiteralString, LiteralString] = (
     """
     UNWIND $ids AS id MATCH (u:User {id: id})-[h:HAS_INTENT]->(i:Intent)
-    RETURN collect([u.id, i.name, '', h.count, null])
+    RETURN collect([u.id, i.name, '', h.count, coalesce(h.predicted, 0)])
     """,
     "UNWIND $rows AS row MATCH (u:User {id: row[0]})-[h:HAS_INTENT]->(i:Intent {name: row[1]}) DELETE h",
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]})-[h:HAS_INTENT]->(i:Intent {name: row[1]})
-    SET h.count = row[3]
+    SET h.count = row[3], h.predicted = row[4]
     """,
     """
     UNWIND $rows AS row MATCH (u:User {id: row[0]}) MERGE (i:Intent {name: row[1]})
-    CREATE (u)-[:HAS_INTENT {count: row[3]}]->(i)
+    CREATE (u)-[:HAS_INTENT {count: row[3], predicted: row[4]}]->(i)
     """,
 )
 
@@ -91,11 +95,13 @@ def _replace(
     ids: list[str],
     queries: tuple[LiteralString, LiteralString, LiteralString, LiteralString],
     rows: Iterable[tuple[Any, ...]],
+    kept: Callable[[Any, Any], tuple[Any, Any]],
 ) -> None:
-    """Make `rows` (user, target, action, count, last_at) all edges of one kind that leave the users."""
+    """Make `rows` (user, target, action, and the two things that an edge keeps) all edges of one kind that leave the
+    users; `kept` makes of what the server tells of an edge what a row has."""
     read, delete, update, create = queries
     ((found,),) = tx.run(read, ids=ids).values()
-    there = {(user, target, action): (count, in_utc(from_utc(at))) for user, target, action, count, at in found}
+    there = {(user, target, action): kept(*values) for user, target, action, *values in found}
     wanted = {row[:3]: row[3:] for row in rows}
     changes = (
         (delete, [edge for edge in there if edge not in wanted]),

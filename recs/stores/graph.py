@@ -1,7 +1,7 @@
 """Users, campaigns and intents in Neo4j, in Cypher that ArcadeDB answers alike.
 
     (:User {id})-[:ENGAGED_WITH {action, count, last_at}]->(:Campaign {id, name, status, ...})
-    (:User)-[:HAS_INTENT {count}]->(:Intent {name})<-[:TARGETS]-(:Campaign)
+    (:User)-[:HAS_INTENT {count, predicted}]->(:Intent {name})<-[:TARGETS]-(:Campaign)
     (:Campaign)-[:CO_ENGAGED {weight, generation}]->(:Campaign)
 
 What a caller gets sorted is sorted here; where a limit cuts, the server sorts too: both sort by code point.
@@ -126,15 +126,21 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (u:User {id: $id}) OPTIONAL MATCH (u)-[r:ENGAGED_WITH|HAS_INTENT]->(n)
-            RETURN collect([type(r), n.id, r.action, r.count, toString(r.last_at), n.name])
+            RETURN collect([type(r), n.id, r.action, r.count, toString(r.last_at), n.name, r.predicted])
             """,
             id=user_id,
         )
         if not rows:
             return None
         engagements = [_engagement(user_id, *row[1:5]) for row in rows if row[0] == "ENGAGED_WITH"]
-        intents = {row[5]: int(row[3]) for row in rows if row[0] == "HAS_INTENT"}
-        return UserEdges(user_id, tuple(sorted(engagements, key=_by_user)), dict(sorted(intents.items())))
+        # Edges of a version that did not predict have no `predicted`.
+        having = sorted((row[5], int(row[3]), int(row[6] or 0)) for row in rows if row[0] == "HAS_INTENT")
+        return UserEdges(
+            user_id,
+            tuple(sorted(engagements, key=_by_user)),
+            {name: labelled for name, labelled, _ in having if labelled},
+            {name: predicted for name, _, predicted in having if predicted},
+        )
 
     def engagements_of(self, user_ids: Sequence[str]) -> list[EngagementEdge]:
         if not user_ids:
@@ -169,7 +175,8 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (u:User)-[h:HAS_INTENT]->(i:Intent) WHERE i.name IN $names
-            WITH u.id AS user, i.name AS intent, h.count AS count ORDER BY user, intent LIMIT $limit
+            WITH u.id AS user, i.name AS intent, h.count + coalesce(h.predicted, 0) AS count
+            ORDER BY user, intent LIMIT $limit
             RETURN collect([user, intent, count])
             """,
             names=list(set(intents)),
@@ -201,7 +208,7 @@ class Neo4jGraph:
         rows = self._bolt.read(
             """
             MATCH (:User {id: $id})-[h:HAS_INTENT]->(i:Intent)<-[:TARGETS]-(c:Campaign)
-            RETURN collect([i.name, h.count, c.id])
+            RETURN collect([i.name, h.count + coalesce(h.predicted, 0), c.id])
             """,
             id=user_id,
         )

@@ -261,7 +261,8 @@ class CampaignGraph(VersionedStore, Protocol):
         ...
 
     def targets_of_user(self, user_id: str) -> list[tuple[str, int, str]]:
-        """Return sorted (intent, count, campaign_id): campaigns that target the user's intents."""
+        """Return sorted (intent, conversations labelled with it or taken for it, campaign_id): campaigns that target
+        the user's intents."""
         ...
 
     def engaged_with(self, campaign_ids: Sequence[str], limit: int) -> list[EngagementEdge]:
@@ -269,7 +270,7 @@ class CampaignGraph(VersionedStore, Protocol):
         ...
 
     def users_with_intents(self, intents: Sequence[str], limit: int) -> list[tuple[str, str, int]]:
-        """Return at most `limit` sorted (user_id, intent, count)."""
+        """Return at most `limit` sorted (user_id, intent, conversations labelled with it or taken for it)."""
         ...
 
     def put_co_engagement(self, generation: int, links: Iterable[CoEngagement]) -> None:

@@ -244,6 +244,21 @@ def test_intents_lead_to_campaigns(graph: Neo4jGraph) -> None:
     assert graph.targets_of_user("u") == [("a", 2, "k1"), ("a", 2, "k2"), ("b", 1, "k2")]
 
 
+def test_predicted_intents_are_kept_apart_from_labels(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign("k1", "a", "b"), campaign("k2", "c")])
+    both = UserEdges("u", (), {"a": 2, "c": 1}, {"a": 1, "b": 3})
+    graph.put_users([both, UserEdges("v", (), {}, {"b": 1})])
+    assert graph.user("u") == both
+    assert graph.targets_of_user("u") == [("a", 3, "k1"), ("b", 3, "k1"), ("c", 1, "k2")]
+    assert graph.users_with_intents(["a", "b"], 9) == [("u", "a", 3), ("u", "b", 3), ("v", "b", 1)]
+    fewer = UserEdges("u", (), {"a": 2}, {"c": 1})
+    graph.put_users([fewer])
+    assert graph.user("u") == fewer
+    graph.put_users([UserEdges("v", (), {"b": 1})])
+    assert graph.user("v") == UserEdges("v", (), {"b": 1})
+    assert graph.counts()["has_intent"] == 3
+
+
 def test_co_engagement_by_generation(graph: Neo4jGraph) -> None:
     graph.put_campaigns([campaign(f"k{i}") for i in range(1, 5)])
     graph.put_users(
