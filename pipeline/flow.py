@@ -69,7 +69,7 @@ def load_conversations(
         stack.callback(quarantine.flush)
         work = Work(run_id, resolved, build, encoder.dim, encoder.identity)
         if workers is None:
-            stack.enter_context(work.shared(Tools(stores, index, resolved, encoder)))
+            stack.enter_context(work.shared(Tools(stores, index, resolved, encoder, model=work.model)))
         run = Run(
             run_id,
             stores,
@@ -146,15 +146,20 @@ def _load(
         vectors.add(tasks.embed.submit(work, ids))
         vectors.settle(leave=THREADS)
 
+    if pending or rebuild:
+        # Edges hold predicted intents, which come from vectors.
+        vectors.settle()
+        tasks.fit_intents(run)
+        pending = stores.state.pending()
     users = sorted(set(pending.values()))
     for chunk in _chunks(users, size):
         edges.add(tasks.load_relationships.submit(work, chunk))
-    edges.settle()
-    if users:
-        run.finished("load relationships")
     if rebuild or stores.state.is_dirty():
         for campaigns_chunk in _chunks(stores.documents.campaigns(), size):
             vectors.add(tasks.embed_campaigns.submit(work, Catalogue(campaigns_chunk)))
+    edges.settle()
+    if users:
+        run.finished("load relationships")
     vectors.settle()
     run.finished("embed")
     talking: Iterable[str] = stores.graph.user_ids() if rebuild else users

@@ -29,6 +29,7 @@ STAGES = (
     "load raw",
     "embed",
     "load vectors",
+    "fit intents",
     "load relationships",
     "load aggregates",
     "publish",

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pipeline.report import artifact_markdown
 from pipeline.run import Batch, Catalogue, Run
-from recs.batch import aggregates, relationships, vectors
+from recs.batch import aggregates, intents, relationships, vectors
 from recs.batch import publish as publishing
 from recs.batch import raw as raw_loading
 from recs.batch.work import Done, Work
@@ -186,7 +186,7 @@ def load_relationships(work: Work, user_ids: list[str]) -> Done:
     """Bring the edges that leave these users up to date."""
     done = Done()
     with work.tools() as tools, done.stage("load relationships", len(user_ids)):
-        done.counts["edges"] = relationships.load_relationships(tools.stores, user_ids)
+        done.counts["edges"] = relationships.load_relationships(tools.stores, user_ids, tools.predictor)
     return done
 
 
@@ -197,6 +197,22 @@ def load_facts(work: Work, conversation_ids: list[str]) -> Done:
     with work.tools() as tools, done.stage("load aggregates", len(conversation_ids)):
         done.counts["facts"] = relationships.load_facts(tools.stores, conversation_ids)
     return done
+
+
+@_stage("fit intents")
+def fit_intents(run: Run) -> None:
+    """Fit the classifier of intents where there is none for the run's model and enough conversations are labelled.
+
+    The users of conversations without a label are pending from then on.
+    """
+    with run.stage("fit intents"):
+        fitted = intents.fit_intents(
+            run.stores, run.index, model=run.work.model, out_of_scope=run.settings.out_of_scope_intents
+        )
+    if fitted is not None:
+        run.count(intents_learned=len(fitted.labels))
+        run.display.advance("fit intents", len(fitted.labels))
+    run.finished("fit intents")
 
 
 @_stage("load aggregates")

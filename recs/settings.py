@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """A run whose rejects exceed this share stops before anything is published."""
     max_record_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Longer records go to the quarantine."""
+    out_of_scope_intents: tuple[str, ...] | None = None
+    """Labels that stand for "none of the intents", as a JSON list; None takes `oos` and `out_of_scope`."""
     recency_half_life_days: float = Field(default=180.0, gt=0)
     """A conversation this much older than the user's newest counts half in the user's vector and in the prior."""
     co_engagement_links: int = Field(default=20, ge=1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+from recs.batch.intents import Predictor
 from recs.batch.relationships import edges_of, facts_of
 from recs.batch.vectors import campaign_text
 from recs.bootstrap import Stores
@@ -180,15 +181,22 @@ def _check_graph(stores: Stores, report: CheckReport, users: dict[str, list[str]
     _find(report, "graph", "users missing", sorted(users.keys() - known))
     _find(report, "graph", "users without a conversation", sorted(known - users.keys()))
     differ: list[str] = []
+    generation, index = stores.state.generation(), _current_index(stores)
+    # Without vectors, which are reported as such, nobody can tell what is predicted.
+    predictor = None if generation is None or index is None else Predictor(stores, index, generation.model)
     ids = sorted(users)
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         conversations: dict[str, list[StoredConversation]] = {user_id: [] for user_id in batch}
         for stored in stores.documents.of_users(batch, texts=False):
             conversations[stored.conversation.user_id].append(stored)
-        differ += [
-            u for u, theirs in conversations.items() if u in known and stores.graph.user(u) != edges_of(u, theirs)
-        ]
+        predicted = predictor.intents([s for theirs in conversations.values() for s in theirs]) if predictor else {}
+        for user_id, theirs in conversations.items():
+            held = stores.graph.user(user_id) if user_id in known else None
+            if held is not None:
+                expected = edges_of(user_id, theirs, predicted)
+                if held != (expected if predictor else replace(expected, predicted=held.predicted)):
+                    differ.append(user_id)
     _find(report, "graph", "users whose edges differ", differ)
     for user_id in {*differ, *(users.keys() ^ known)}:
         report.conversations.update((i, user_id) for i in users.get(user_id, [user_id]))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from recs.batch.intents import Predictor
 from recs.bootstrap import Stores
 from recs.model import Action, Conversation, EngagementEdge, EngagementFact, StoredConversation, UserEdges
 
@@ -37,14 +38,22 @@ def facts_of(conversation: Conversation) -> list[EngagementFact]:
     return facts
 
 
-def edges_of(user_id: str, conversations: Sequence[StoredConversation]) -> UserEdges:
-    """Return all edges that leave a user, from all the user's conversations."""
+def edges_of(
+    user_id: str, conversations: Sequence[StoredConversation], predicted: Mapping[str, str] | None = None
+) -> UserEdges:
+    """Return all edges that leave a user, from all the user's conversations.
+
+    `predicted` maps ids of conversations without a label to the intents that they are taken for.
+    """
     counts: Counter[tuple[str, Action]] = Counter()
     latest: dict[tuple[str, Action], datetime] = {}
     intents: Counter[str] = Counter()
+    taken_for: Counter[str] = Counter()
     for stored in conversations:
         if stored.conversation.intent:
             intents[stored.conversation.intent] += 1
+        elif predicted and stored.conversation.conversation_id in predicted:
+            taken_for[predicted[stored.conversation.conversation_id]] += 1
         for fact in facts_of(stored.conversation):
             key = (fact.campaign_id, fact.action)
             counts[key] += fact.count
@@ -57,6 +66,7 @@ def edges_of(user_id: str, conversations: Sequence[StoredConversation]) -> UserE
             for (campaign_id, action), count in sorted(counts.items())
         ),
         intents=dict(sorted(intents.items())),
+        predicted=dict(sorted(taken_for.items())),
     )
 
 
@@ -67,12 +77,16 @@ def load_facts(stores: Stores, conversation_ids: Sequence[str]) -> int:
     return len(facts)
 
 
-def load_relationships(stores: Stores, user_ids: Sequence[str]) -> int:
-    """Bring the edges of these users up to date; returns how many engagement edges they have."""
+def load_relationships(stores: Stores, user_ids: Sequence[str], predictor: Predictor | None = None) -> int:
+    """Bring the edges of these users up to date; returns how many engagement edges they have.
+
+    Conversations without an intent get the one that `predictor` takes them for.
+    """
     conversations: dict[str, list[StoredConversation]] = {user_id: [] for user_id in user_ids}
     for stored in stores.documents.of_users(user_ids, texts=False):
         conversations[stored.conversation.user_id].append(stored)
-    edges = [edges_of(user_id, theirs) for user_id, theirs in conversations.items() if theirs]
+    predicted = predictor.intents([s for theirs in conversations.values() for s in theirs]) if predictor else {}
+    edges = [edges_of(user_id, theirs, predicted) for user_id, theirs in conversations.items() if theirs]
     stores.graph.put_users(edges)
     stores.graph.delete_users([user_id for user_id, theirs in conversations.items() if not theirs])
     return sum(len(e.engagements) for e in edges)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from recs.batch.intents import Predictor
 from recs.batch.vectors import Embedder
 from recs.bootstrap import Stores, connect
 from recs.embed import LazyEncoder, TextEncoder
@@ -26,11 +27,16 @@ from recs.stores.ports import VectorIndex
 class Tools:
     """What the parts of one run share in one process."""
 
-    def __init__(self, stores: Stores, index: VectorIndex, settings: Settings, encoder: TextEncoder) -> None:
+    def __init__(
+        self, stores: Stores, index: VectorIndex, settings: Settings, encoder: TextEncoder, *, model: str
+    ) -> None:
+        """`model` is the identity of the run's encoder."""
         self.stores = stores
         self.index = index
         self.settings = settings
         self.embedder = Embedder(encoder, index, max_text_chars=settings.max_text_chars)
+        self.predictor = Predictor(stores, index, model)
+        """Not to be asked before the run has seen to it that there is a classifier."""
         self.embedding = threading.Semaphore(2)
         """One batch is encoded while the next one's texts are fetched."""
 
@@ -128,7 +134,7 @@ class Work:
             )
         stores = connect(settings, timeout_seconds=settings.load_timeout_seconds)
         try:
-            return Tools(stores, stores.vectors.open(self.build), settings, encoder)
+            return Tools(stores, stores.vectors.open(self.build), settings, encoder, model=self.model)
         except BaseException:
             stores.close()
             raise
