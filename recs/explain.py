@@ -18,7 +18,7 @@ COMPONENT_NAMES: Mapping[str, str] = {
 COMPONENT_METHODS: Mapping[str, str] = {
     "similar_users": "How many of the users who talk alike took the campaign, each weighted by the similarity cubed.",
     "co_engagement": "How strongly the campaigns that the user took lead to this one, by an item-to-item model (EASE).",
-    "intent": "The share of the user's conversations whose intent the campaign targets.",
+    "intent": "The share of the user's conversations whose intent, labelled or predicted, the campaign targets.",
     "content": "How alike the campaign's text is to that of campaigns that the user took, else to the user's words.",
     "engagement_prior": "How many users took the campaign, recent ones counting more.",
 }
@@ -50,6 +50,8 @@ def describe_evidence(evidence: Evidence) -> str:
             return f"Users who took {evidence.name or evidence.campaign_id}, as this user did, tend to take this too."
         case "intent":
             times = int(evidence.weight or 0)
+            if evidence.predicted:
+                return f"It is meant for {_words(evidence.intent)}, which the words point to (predicted, {times}x)."
             return f"It is meant for {_words(evidence.intent)}, which the user asked about {times}x."
         case "content":
             return f"Its text is much like that of {evidence.name or evidence.campaign_id}, which the user took."

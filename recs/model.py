@@ -256,6 +256,7 @@ class Evidence(BaseModel):
     action: str | None = None
     at: datetime | None = None
     intent: str | None = None
+    predicted: bool | None = Field(default=None, description="For intent: whether it was predicted, not labelled.")
     campaign_id: str | None = Field(default=None, description="For co_engagement and content: the user's own campaign.")
     name: str | None = Field(default=None, description="Name of that campaign.")
     weight: float | None = None

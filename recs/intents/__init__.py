@@ -1,6 +1,6 @@
 """Intents: predicted for conversations without a label, and measured.
 
-    from recs.intents import confusion, evaluate, fit, most_confused, per_intent
+from recs.intents import confusion, evaluate, fit, most_confused, per_intent
 """
 
 from __future__ import annotations

@@ -104,9 +104,11 @@ class Explainer:
         if signals.own is None:
             return []
         targeted = self._catalogue.nodes[self._catalogue.position[item.campaign_id]].intents
-        counts = signals.own.intents
-        shared = sorted((name for name in targeted if name in counts), key=lambda name: (-counts[name], name))
-        return [Evidence(kind="intent", intent=name, weight=float(counts[name])) for name in shared]
+        return [
+            Evidence(kind="intent", intent=name, weight=float(counts[name]), predicted=predicted)
+            for counts, predicted in ((signals.own.intents, False), (signals.own.predicted, True))
+            for name in sorted((name for name in targeted if name in counts), key=lambda name: (-counts[name], name))
+        ]
 
     def _content(self, item: Item, signals: Signals) -> list[Evidence]:
         """Name the user's own campaign whose text is nearest, where the content component speaks for the item."""

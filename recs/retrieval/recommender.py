@@ -16,6 +16,7 @@ from recs.bootstrap import Stores
 from recs.embed import TextEncoder, conversation_vector, normalise_text
 from recs.embed.vectors import unit
 from recs.errors import InputError, NotFoundError, OtherModelError, StoreUnavailableError
+from recs.intents.kept import ClassifierKeeper
 from recs.model import (
     Audience,
     Generation,
@@ -36,7 +37,7 @@ from recs.settings import Settings
 MAX_SUPPRESSED = 100
 #: The layout of a cached answer, part of its key: a process never reads what another version of this package kept. To
 #: be raised with every change of `Recommendations`, or of what its numbers mean; a test reminds of the former.
-ANSWER_VERSION = 1
+ANSWER_VERSION = 2
 _THREADS = 16
 
 
@@ -57,6 +58,7 @@ class Recommender:
         self._encoder = encoder
         self._clock = clock
         self._catalogues = CatalogueKeeper(stores)
+        self._intents = ClassifierKeeper(stores.state)
         self._generation: Generation | None = None
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="recs-retrieval")
 
@@ -193,7 +195,8 @@ class Recommender:
         vector = self.embed(texts)
         scorer = self._scorer(self._stores.state.head())
         self._require_model_of(scorer.generation)
-        return scorer, scorer.gatherer().for_vector(vector)
+        intent = self._intents.intent_of(vector, scorer.generation.model)
+        return scorer, scorer.gatherer().for_vector(vector, intent=intent)
 
     def _scorer(self, head: Head) -> Scorer:
         generation = self.generation(head)

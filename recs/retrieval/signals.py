@@ -124,10 +124,11 @@ class Gatherer:
             views=self._or(views, {}),
         )
 
-    def for_vector(self, vector: NDArray[np.float32]) -> Signals:
-        """Return the signals of somebody of whom only words are known, (dim,) at length 1."""
+    def for_vector(self, vector: NDArray[np.float32], *, intent: str | None = None) -> Signals:
+        """Return the signals of somebody of whom only words are known, (dim,) at length 1, and the intent they show."""
         pool, edges = self._neighbourhood(vector, leave_out=None)
-        return self._signals(vector, pool=pool, pool_edges=edges)
+        own = None if intent is None else UserEdges("", predicted={intent: 1})
+        return self._signals(vector, pool=pool, pool_edges=edges, own=own)
 
     def pool(self, vector: NDArray[np.float32], *, leave_out: str | None, size: int) -> list[tuple[str, float]]:
         """Return the `size` most similar users with their similarity, opted-out users not among them.
@@ -230,9 +231,11 @@ class Gatherer:
             (position[x.source], position[x.target], x.weight) for x in links if {x.source, x.target} <= position.keys()
         ]
         raw[COMPONENTS.index("co_engagement")] = components.co_engagement(known_links, liked, size)
-        if own is not None and own.intents:
-            total = sum(own.intents.values())
-            shares = {name: count / total for name, count in own.intents.items()}
+        # A predicted intent counts as much as a labelled one: where the classifier is not sure it says nothing.
+        intents = own.known_intents() if own is not None else {}
+        if intents:
+            total = sum(intents.values())
+            shares = {name: count / total for name, count in intents.items()}
             raw[COMPONENTS.index("intent")] = components.intent(shares, self._catalogue.targets, size)
         if words is not None or liked:
             raw[COMPONENTS.index("content")] = components.content(self._catalogue.vectors, liked, words, self._centre)
