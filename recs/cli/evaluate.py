@@ -32,7 +32,7 @@ from recs.evaluation import (
 )
 from recs.evaluation.data import read_conversations, sha256
 from recs.evaluation.evaluate import SEED, SERVED, missing_methods
-from recs.evaluation.report import print_report, protocol_card
+from recs.evaluation.report import print_report, protocol_card, reliability
 from recs.evaluation.served import hybrid, require_unseen, words_of
 from recs.figures import figures_object, write_figures
 from recs.model import ACTIONS, Action
@@ -88,7 +88,13 @@ def evaluate_command(
         ]
         chosen = {name: value for name, value in asked.items() if value is not None}
         card = protocol_card(split, arrays, found, positive=actions, seed=seed, data=described, more={**chosen, **more})
-    _tell(f"{time.monotonic() - began:.0f} s in all")
+    figures = found.figures
+    figures["seconds"] = round(time.monotonic() - began, 3)
+    figures.update({f"seconds.{name}": round(taken, 3) for name, taken in found.seconds.items()})
+    _tell(
+        f"{figures['seconds']:.0f} s in all: {figures['seconds.flow']:.0f} servers and flow, with the encoding; "
+        f"{figures['seconds.evaluate']:.0f} scoring and judging, {figures[f'seconds.{SERVED}']:.0f} of it {SERVED}"
+    )
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width of its own
@@ -96,7 +102,7 @@ def evaluate_command(
     if json_out is not None:
         per_user = {name: values.tolist() for name, values in found.per_case.items()}
         content = figures_object("recs evaluate", found.figures, data=described, samples=per_user)
-        write_figures(json_out, {**content, "protocol": card})
+        write_figures(json_out, {**content, "calibration": reliability(found), "protocol": card})
 
 
 def _evaluated(
@@ -112,8 +118,10 @@ def _evaluated(
     if [s.conversation for s in written] != [s.conversation for s in split.train]:
         raise RunError("the training part is read back otherwise than it was written; nothing can be learned from it")
     check_leaks(written, split)
+    began = time.monotonic()
     with embedded.session(settings) as resolved:
         load_through_flow(settings, train, campaigns)
+        loaded = time.monotonic()
         stores = connect(resolved, timeout_seconds=resolved.load_timeout_seconds)
         encoder = LazyEncoder(settings)
         recommender = Recommender(stores, resolved, encoder=lambda: encoder)
@@ -127,7 +135,12 @@ def _evaluated(
             methods = {SERVED: hybrid(recommender, arrays, split.cases), **baseline_methods(arrays, words, seed=seed)}
             weights = {**generation.weights, **(settings.weights or {})}
             more = {"model": generation.model, "weights": weights, "neighbour_pool": resolved.neighbour_pool}
-            return evaluate(arrays, methods, seed=seed), more
+            found = evaluate(arrays, methods, seed=seed)
+            found.figures |= {
+                "seconds.flow": round(loaded - began, 3),
+                "seconds.evaluate": round(time.monotonic() - loaded, 3),
+            }
+            return found, more
         finally:
             recommender.close()
             stores.close()

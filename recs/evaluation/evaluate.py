@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,6 +47,8 @@ class Evaluation:
     """`ndcg@10.METHOD` for each case, in order of their keys."""
     calibration: dict[str, Calibration] = field(default_factory=dict)
     """By method; empty where there are too few users to part them in two."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By method, of scoring and judging together."""
 
 
 def baseline_methods(arrays: Arrays, words: Words | None, *, seed: int = SEED) -> dict[str, Method]:
@@ -99,6 +102,7 @@ def evaluate(arrays: Arrays, methods: Mapping[str, Method], *, seed: int = SEED)
     figures.update({"users": found.users, "users.all": found.users_all})
     figures.update({f"users.{name}": count for name, count in segments.items()})
     for name, method in methods.items():
+        began = time.monotonic()
         measured = protocol.measure(arrays, method, kept)
         for metric, values in measured.new.items():
             interval = statistics.bootstrap(values[~np.isnan(values)], seed=seed)
@@ -117,6 +121,7 @@ def evaluate(arrays: Arrays, methods: Mapping[str, Method], *, seed: int = SEED)
             figures[f"calibration_error@{LIST}.{name}.chance"] = calibrated.error_by_chance
             if not np.isnan(calibrated.auc):
                 figures[f"auc@{LIST}.{name}"] = calibrated.auc
+        found.seconds[name] = time.monotonic() - began
     if SERVED in methods:
         served = found.per_case[f"{TESTED}.{SERVED}"]
         for name in methods:

@@ -61,13 +61,25 @@ def protocol_card(
     }
 
 
+def reliability(found: Evaluation) -> dict[str, Any]:
+    """Return per method the predicted beside the observed share of hits, by bin of scores and by segment."""
+    return {
+        name: {
+            "cases": calibrated.cases,
+            "bins": [b._asdict() for b in calibrated.bins],
+            "segments": {segment: b._asdict() for segment, b in calibrated.groups.items()},
+        }
+        for name, calibrated in found.calibration.items()
+    }
+
+
 def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> None:
     """Print the table of all methods, best NDCG@10 first, the segments, and how the served ranking stands."""
     figures = found.figures
     ordered = sorted(found.methods, key=lambda name: -figures[f"{TESTED}.{name}"])
     table = Table(
         "method", "recall@10", "95%", "ndcg@10", "95%", "mrr", "hit@10", "coverage", "novelty", "p vs hybrid",
-        "recall all", "ndcg all", box=None, pad_edge=False,
+        "recall all", "ndcg all", "calib. error", "auc", box=None, pad_edge=False,
     )  # fmt: skip
     for name in ordered:
         p = figures.get(f"p.{SERVED}_vs.{name}")
@@ -82,6 +94,8 @@ def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> N
             "" if p is None else f"{p:.4f}",
             _short(figures[f"recall@10.{name}.all"]),
             _short(figures[f"{TESTED}.{name}.all"]),
+            _short(figures.get(f"calibration_error@{LIST}.{name}")),
+            _short(figures.get(f"auc@{LIST}.{name}")),
         )
     console.print(table, soft_wrap=True)
     if len(found.segments) > 1:
@@ -135,5 +149,5 @@ def _with_interval(found: Evaluation, metric: str, name: str) -> tuple[str, str]
     return _short(figures[f"{metric}.{name}"]), f"{_short(low)}..{_short(high)}"
 
 
-def _short(value: float) -> str:
-    return f"{value:.4f}"
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

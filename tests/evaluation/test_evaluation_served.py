@@ -189,6 +189,11 @@ def test_the_command_writes_table_and_figures(tmp_path):
         assert method in done.stdout
         assert {f"recall@10.{method}", f"ndcg@10.{method}"} <= set(figures)
         assert method == "hybrid" or f"p.hybrid_vs.{method}" in figures
+        assert f"calibration_error@10.{method}" in figures
+        assert sum(b["places"] for b in content["calibration"][method]["bins"]) > 0
+        assert 0 <= figures[f"seconds.{method}"] <= figures["seconds.evaluate"]
+    assert figures["seconds.flow"] + figures["seconds.evaluate"] <= figures["seconds"]
+    assert f"{figures['seconds']:.0f} s in all: {figures['seconds.flow']:.0f} servers and flow" in done.stderr
     assert content["command"] == "recs evaluate"
     assert figures["users"] == len(content["samples"]["ndcg@10.hybrid"])
     assert np.mean(content["samples"]["ndcg@10.hybrid"]) == pytest.approx(figures["ndcg@10.hybrid"])
