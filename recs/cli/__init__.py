@@ -6,6 +6,7 @@ import sys
 
 from recs.cli import batch as _batch  # noqa: F401  (each import registers its commands)
 from recs.cli import evaluate as _evaluate  # noqa: F401
+from recs.cli import intents as _intents  # noqa: F401
 from recs.cli import processes as _processes  # noqa: F401
 from recs.cli import quarantine as _quarantine  # noqa: F401
 from recs.cli import recommend as _recommend  # noqa: F401

@@ -1,6 +1,6 @@
-"""Intents: predicted for conversations without a label, and measured.
+"""Intents: predicted for conversations without a label, measured, and those that no campaign serves.
 
-from recs.intents import confusion, evaluate, fit, most_confused, per_intent
+from recs.intents import confusion, evaluate, fit, most_confused, per_intent, unmet_demand
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recs.intents.classifier import IntentClassifier, Prediction, fit
+    from recs.intents.demand import unmet_demand
     from recs.intents.measure import IntentEvaluation, confusion, evaluate, most_confused, per_intent
 
 _WHERE = {
     "IntentClassifier": "classifier",
     "Prediction": "classifier",
     "fit": "classifier",
+    "unmet_demand": "demand",
     "IntentEvaluation": "measure",
     "confusion": "measure",
     "evaluate": "measure",
@@ -31,6 +33,7 @@ __all__ = [
     "fit",
     "most_confused",
     "per_intent",
+    "unmet_demand",
 ]
 
 
