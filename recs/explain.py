@@ -10,6 +10,7 @@ from recs.ranking.filters import REASONS
 #: What a component is called before marketers, and what it measures.
 COMPONENT_NAMES: Mapping[str, str] = {
     "similar_users": "similar users",
+    "engaged_alike": "users who took the same",
     "co_engagement": "goes with what they took",
     "intent": "intent",
     "content": "likeness of content",
@@ -17,6 +18,7 @@ COMPONENT_NAMES: Mapping[str, str] = {
 }
 COMPONENT_METHODS: Mapping[str, str] = {
     "similar_users": "How many of the users who talk alike took the campaign, each weighted by the similarity cubed.",
+    "engaged_alike": "How many of the users with campaigns in common took this one too, each weighted by how many.",
     "co_engagement": "How strongly the campaigns that the user took lead to this one, by an item-to-item model (EASE).",
     "intent": "The share of the user's conversations whose intent, labelled or predicted, the campaign targets.",
     "content": "How alike the campaign's text is to that of campaigns that the user took, else to the user's words.",
@@ -46,6 +48,13 @@ def describe_evidence(evidence: Evidence) -> str:
                 if evidence.own_quote is not None:
                     text += f' - compare "{_short(evidence.own_quote.text)}"'
             return text
+        case "engaged_alike":
+            when = f" on {evidence.at:%d %B %Y}" if evidence.at else ""
+            did = _DID[evidence.action or "view"]
+            others = int(evidence.weight or 1) - 1
+            more = f" and {others} more" if others else ""
+            common = evidence.name or evidence.campaign_id or "much of the same"
+            return f"{evidence.user_id}, who took {common}{more} like this user, {did}{when}"
         case "co_engagement":
             return f"Users who took {evidence.name or evidence.campaign_id}, as this user did, tend to take this too."
         case "intent":

@@ -31,6 +31,10 @@ ACTION_STRENGTH: Mapping[Action, float] = {
 }
 
 
+#: Actions by which a user takes a campaign.
+TAKEN: frozenset[Action] = frozenset({"like", "convert"})
+
+
 class _Record(BaseModel):
     """An input record. Keys that are not named here are kept."""
 
@@ -250,7 +254,7 @@ class Quote(BaseModel):
 
 
 class Evidence(BaseModel):
-    kind: Literal["neighbour", "intent", "co_engagement", "content"]
+    kind: Literal["neighbour", "engaged_alike", "intent", "co_engagement", "content"]
     user_id: str | None = None
     similarity: float | None = None
     action: str | None = None

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     """Labels that stand for "none of the intents", as a JSON list; None takes `oos` and `out_of_scope`."""
     recency_half_life_days: float = Field(default=180.0, gt=0)
     """A conversation this much older than the user's newest counts half in the user's vector and in the prior."""
-    co_engagement_links: int = Field(default=20, ge=1)
+    co_engagement_links: int = Field(default=50, ge=1)
     """Strongest co-engagement links kept per campaign."""
 
     weights: dict[str, float] | None = None

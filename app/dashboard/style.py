@@ -5,6 +5,7 @@ from __future__ import annotations
 #: Okabe and Ito's palette, one colour per component, the same everywhere.
 COMPONENT_COLOURS = {
     "similar_users": "#0072B2",
+    "engaged_alike": "#D55E00",
     "co_engagement": "#E69F00",
     "intent": "#009E73",
     "content": "#56B4E9",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from app.dashboard.lookup import Profile, View
 from recs.explain import COMPONENT_NAMES, describe_evidence
-from recs.model import Evidence, Item, Preferences
+from recs.model import TAKEN, Evidence, Item, Preferences
 from recs.ranking.filters import REASONS
 
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -97,11 +97,13 @@ def _lead(view: View, item: Item) -> str:
     takers = sum(item.campaign_id in similar.took for similar in view.similar)
     of = len(view.similar)
     # The neighbourhood says it best, wherever it says anything; it is what people can look at.
-    if takers >= 2 and of and leading.component in ("similar_users", "co_engagement"):
+    if takers >= 2 and of and leading.component in ("similar_users", "engaged_alike", "co_engagement"):
         return f"{_count_word(takers)} of the {_count_word(of)} users who talk most alike took it"
     match leading.component:
         case "similar_users":
             return "users who talk alike took it"
+        case "engaged_alike":
+            return "users who took the same campaigns took it"
         case "co_engagement":
             strongest = next((e.campaign_id for e in item.evidence if e.kind == "co_engagement"), None)
             return "it goes with " + (
@@ -120,7 +122,7 @@ def _lead(view: View, item: Item) -> str:
 
 def _owns(view: View) -> bool:
     edges = view.profile.edges if view.profile is not None else None
-    return edges is not None and any(e.action in ("like", "convert") for e in edges.engagements)
+    return edges is not None and any(e.action in TAKEN for e in edges.engagements)
 
 
 def how_found(view: View) -> str:

@@ -15,7 +15,7 @@ from scipy import sparse
 from recs.batch.vectors import mean_user
 from recs.bootstrap import Stores
 from recs.errors import RunError
-from recs.model import Generation
+from recs.model import TAKEN, Generation
 from recs.ranking import COMPONENTS, DEFAULT_WEIGHTS, ease_links
 from recs.retrieval.catalogue import load_catalogue
 from recs.retrieval.scoring import Scorer
@@ -48,7 +48,7 @@ def load_co_engagement(stores: Stores, settings: Settings, number: int) -> int:
     for edge in stores.metrics.user_campaigns(sorted(stores.state.profiling_opt_outs())):
         if edge.user_id != user:
             user, row = edge.user_id, row + 1
-        if edge.action in ("like", "convert") and edge.campaign_id in column:
+        if edge.action in TAKEN and edge.campaign_id in column:
             rows.append(row)
             columns.append(column[edge.campaign_id])
     shape = (row + 1, len(campaign_ids))

@@ -10,7 +10,7 @@ import numpy as np
 from recs.bootstrap import Stores
 from recs.embed.vectors import unit
 from recs.errors import StoreUnavailableError
-from recs.model import Audience, AudienceMember
+from recs.model import TAKEN, Audience, AudienceMember
 from recs.ranking import rank_order
 from recs.retrieval.scoring import Scorer
 
@@ -39,7 +39,7 @@ def candidates(stores: Stores, scorer: Scorer, campaign_id: str, *, limit: int) 
         strength: dict[str, float] = {}
         weight = {x.source: x.weight for x in links}
         for edge in stores.graph.engaged_with(leading, _EDGES_READ):
-            if edge.action in ("like", "convert"):
+            if edge.action in TAKEN:
                 strength[edge.user_id] = strength.get(edge.user_id, 0.0) + weight[edge.campaign_id]
         sides.append(sorted(strength, key=lambda user: (-strength[user], user)))
         shares = stores.graph.users_with_intents(node.intents, _EDGES_READ)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from recs.bootstrap import Stores
 from recs.embed import normalise_text, text_key
 from recs.errors import StoreUnavailableError
-from recs.model import ACTION_STRENGTH, EngagementEdge, Evidence, Generation, Item, Quote, StoredConversation
+from recs.model import ACTION_STRENGTH, TAKEN, EngagementEdge, Evidence, Generation, Item, Quote, StoredConversation
 from recs.ranking import COMPONENTS
 from recs.retrieval.catalogue import Catalogue
-from recs.retrieval.signals import Signals, taken
+from recs.retrieval.signals import PoolMember, Signals, taken
 from recs.settings import Settings
 
 NEIGHBOURS_PER_ITEM = 3
+ALIKE_PER_ITEM = 2
 OWN_CAMPAIGNS_PER_ITEM = 2
 #: Neighbours whose words are looked up for one answer, and how much of each is read.
 QUOTED_NEIGHBOURS = 8
@@ -39,16 +40,18 @@ class Explainer:
     def explain(self, items: Sequence[Item], signals: Signals, user_id: str | None) -> set[str]:
         """Add evidence to each item in place; returns the stores that it had to do without.
 
-        Every piece is something that the score was computed from: a neighbour of the pool who took the campaign, an
-        intent of the user's that it targets, a link from a campaign that the user took.
+        Every piece is something that the score was computed from: a neighbour of the pool who took the campaign, a
+        user with campaigns in common who did, an intent of the user's that it targets, a link from a campaign that
+        the user took.
         """
         named: list[str] = []
         for item in items:
             item.evidence += self._neighbours(item, signals)
+            item.evidence += self._engaged_alike(item, signals)
             item.evidence += self._co_engagement(item, signals)
             item.evidence += self._intents(item, signals)
             item.evidence += self._content(item, signals)
-            named += [e.user_id for e in item.evidence if e.user_id is not None]
+            named += [e.user_id for e in item.evidence if e.user_id is not None and e.kind == "neighbour"]
         quoted = list(dict.fromkeys(named))[:QUOTED_NEIGHBOURS]
         if not quoted:
             return set()
@@ -58,34 +61,46 @@ class Explainer:
             return {exc.store}
         for item in items:
             for piece in item.evidence:
-                if piece.user_id in quotes:
+                if piece.kind == "neighbour" and piece.user_id in quotes:
                     piece.quote, piece.own_quote = quotes[piece.user_id]
         return set()
 
     def _neighbours(self, item: Item, signals: Signals) -> list[Evidence]:
-        similarity = {member.user_id: member.similarity for member in signals.pool}
-        strongest: dict[str, EngagementEdge] = {}
-        against = {e.user_id for e in signals.pool_edges if e.campaign_id == item.campaign_id and e.action == "dislike"}
-        for edge in signals.pool_edges:
-            if edge.campaign_id != item.campaign_id or edge.user_id in against:
-                continue
-            held = strongest.get(edge.user_id)
-            if held is None or _telling(edge) > _telling(held):
-                strongest[edge.user_id] = edge
-        ranked = sorted(
-            strongest.values(),
-            key=lambda e: (-ACTION_STRENGTH[e.action] * max(0.0, similarity[e.user_id]) ** 3, e.user_id),
-        )
         return [
             Evidence(
                 kind="neighbour",
                 user_id=edge.user_id,
-                similarity=round(similarity[edge.user_id], 4),
+                similarity=round(member.similarity, 4),
                 action=edge.action,
                 at=edge.last_at,
             )
-            for edge in ranked[:NEIGHBOURS_PER_ITEM]
+            for member, edge in _supporters(item, signals, signals.pool)[:NEIGHBOURS_PER_ITEM]
         ]
+
+    def _engaged_alike(self, item: Item, signals: Signals) -> list[Evidence]:
+        """Name those who took it among the users who took the same campaigns, with one of these: the least common."""
+        found = []
+        own = taken(signals.own)
+        for member, edge in _supporters(item, signals, signals.alike)[:ALIKE_PER_ITEM]:
+            theirs = {e.campaign_id for e in signals.edges if e.user_id == member.user_id and e.action in TAKEN}
+            shared = sorted(theirs & own.keys(), key=lambda c: (self._takers(c), c))
+            found.append(
+                Evidence(
+                    kind="engaged_alike",
+                    user_id=member.user_id,
+                    similarity=round(member.similarity, 4),
+                    action=edge.action,
+                    at=edge.last_at,
+                    campaign_id=shared[0] if shared else None,
+                    name=self._name(shared[0]) if shared else None,
+                    weight=float(len(shared)),
+                )
+            )
+        return found
+
+    def _takers(self, campaign_id: str) -> int:
+        metrics = self._catalogue.metrics.get(campaign_id)
+        return metrics.positive_users if metrics is not None else 0
 
     def _co_engagement(self, item: Item, signals: Signals) -> list[Evidence]:
         own = taken(signals.own)
@@ -162,6 +177,25 @@ class Explainer:
         # Two who say "hello" are as near as can be, and it tells nothing: short messages only where there is no other.
         telling = [(quote, key) for quote, key in found if len(quote.text) >= _TELLING_CHARS]
         return (telling or found)[:_TEXTS_READ]
+
+
+def _supporters(item: Item, signals: Signals, members: Sequence[PoolMember]) -> list[tuple[PoolMember, EngagementEdge]]:
+    """Return the members who took or met the item, with what they did, those who count most first.
+
+    Who disliked it is none, whatever else they did.
+    """
+    by_id = {member.user_id: member for member in members if member.weight > 0}
+    edges = [e for e in signals.edges if e.campaign_id == item.campaign_id and e.user_id in by_id]
+    against = {e.user_id for e in edges if e.action == "dislike"}
+    strongest: dict[str, EngagementEdge] = {}
+    for edge in edges:
+        held = strongest.get(edge.user_id)
+        if edge.user_id not in against and (held is None or _telling(edge) > _telling(held)):
+            strongest[edge.user_id] = edge
+    return sorted(
+        ((by_id[user_id], edge) for user_id, edge in strongest.items()),
+        key=lambda pair: (-ACTION_STRENGTH[pair[1].action] * pair[0].weight, pair[0].user_id),
+    )
 
 
 def _telling(edge: EngagementEdge) -> tuple[float, str]:

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 from neo4j import Transaction
 
-from recs.model import Campaign, UserEdges
+from recs.model import TAKEN, Campaign, UserEdges
 from recs.stores._bolt import from_utc, in_utc
 
 
@@ -41,8 +41,9 @@ def put_campaigns(tx: Transaction, *, campaigns: Sequence[Campaign]) -> None:
 def put_users(tx: Transaction, *, users: Sequence[UserEdges]) -> None:
     """Upsert users, each of them once among `users`, and replace all edges that leave them."""
     ids = [user.user_id for user in users]
-    # Setting the id again takes the lock that makes two writers of one user follow each other.
-    tx.run("UNWIND $ids AS id MERGE (u:User {id: id}) SET u.id = id", ids=ids).consume()
+    # Setting something takes the lock that makes two writers of one user follow each other.
+    counts = [[user.user_id, len({e.campaign_id for e in user.engagements if e.action in TAKEN})] for user in users]
+    tx.run("UNWIND $rows AS row MERGE (u:User {id: row[0]}) SET u.taken = row[1]", rows=counts).consume()
     engagements = [
         (user.user_id, e.campaign_id, e.action, e.count, in_utc(e.last_at)) for user in users for e in user.engagements
     ]

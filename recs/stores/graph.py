@@ -1,14 +1,16 @@
 """Users, campaigns and intents in Neo4j, in Cypher that ArcadeDB answers alike.
 
-    (:User {id})-[:ENGAGED_WITH {action, count, last_at}]->(:Campaign {id, name, status, ...})
+    (:User {id, taken})-[:ENGAGED_WITH {action, count, last_at}]->(:Campaign {id, name, status, ...})
     (:User)-[:HAS_INTENT {count, predicted}]->(:Intent {name})<-[:TARGETS]-(:Campaign)
     (:Campaign)-[:CO_ENGAGED {weight, generation}]->(:Campaign)
 
+`taken` is the number of campaigns that the user liked or converted on: how much weight one in common has.
 What a caller gets sorted is sorted here; where a limit cuts, the server sorts too: both sort by code point.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -22,7 +24,7 @@ from recs.stores._bolt import Bolt, Row, from_utc
 from recs.stores._graph_writes import put_campaigns, put_users
 from recs.stores.layouts import Layout, VersionGuard
 from recs.stores.layouts.graph import LAYOUT
-from recs.stores.ports import CampaignNode, Check
+from recs.stores.ports import CampaignNode, Check, Sharing
 
 _T = TypeVar("_T")
 
@@ -168,6 +170,22 @@ class Neo4jGraph:
             limit=limit,
         )
         return [_engagement(*row) for row in rows]
+
+    def sharing(self, campaign_ids: Sequence[str], limit: int) -> list[Sharing]:
+        if not campaign_ids or limit <= 0:
+            return []
+        rows = self._bolt.read(
+            """
+            MATCH (c:Campaign)<-[e:ENGAGED_WITH]-(u:User) WHERE c.id IN $ids AND e.action IN ['like', 'convert']
+            WITH u, count(DISTINCT c.id) AS shared
+            WITH u.id AS user, shared, toFloat(u.taken) AS taken ORDER BY shared / sqrt(taken) DESC, user LIMIT $limit
+            RETURN collect([user, shared, taken])
+            """,
+            ids=list(set(campaign_ids)),
+            limit=limit,
+        )
+        found = [Sharing(user, int(shared), int(taken)) for user, shared, taken in rows]
+        return sorted(found, key=lambda row: (-row.shared / math.sqrt(row.taken), row.user_id))
 
     def users_with_intents(self, intents: Sequence[str], limit: int) -> list[tuple[str, str, int]]:
         if not intents or limit <= 0:

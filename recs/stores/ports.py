@@ -211,6 +211,17 @@ class CampaignNode:
     intents: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """A user who took some of the campaigns that were asked about."""
+
+    user_id: str
+    shared: int
+    """How many of them."""
+    taken: int
+    """How many campaigns the user took in all."""
+
+
 class CampaignGraph(VersionedStore, Protocol):
     """Users, campaigns and intents, and what connects them (Neo4j)."""
 
@@ -242,6 +253,13 @@ class CampaignGraph(VersionedStore, Protocol):
 
     def engagements_of(self, user_ids: Sequence[str]) -> list[EngagementEdge]:
         """Return every engagement of these users, sorted by (user_id, campaign_id, action)."""
+        ...
+
+    def sharing(self, campaign_ids: Sequence[str], limit: int) -> list[Sharing]:
+        """Return the users who liked or converted on any of these campaigns: at most `limit`.
+
+        Those with the greatest shared / sqrt(taken) come first, ties by user_id.
+        """
         ...
 
     def co_engaged(self, user_id: str, generation: int) -> list[CoEngagement]:

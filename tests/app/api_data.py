@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -66,6 +67,7 @@ def axis(*parts: float) -> np.ndarray:
 def fill(stores: Stores, encoder: Encoder) -> None:
     """Write the data set. What anna gets can be worked out in the head.
 
+    Values that stand out among the eleven campaigns are divided by constants that make round numbers of them.
     similar_users (weight 1): ben and carl are equally near to her, half the say each. Both like k1: 1. Ben converts on
     k2: .5. Carl clicks k3: .4 / 2 = .2.
     co_engagement (weight 2): k0, which she converted on, leads to k3 with .25: .5.
@@ -164,8 +166,15 @@ def fill(stores: Stores, encoder: Encoder) -> None:
             run_id="r1",
             published_at=AT,
             newest_at=AT,
-            weights={"similar_users": 1, "co_engagement": 2, "intent": 4, "content": 0, "engagement_prior": 0.125},
-            scales={},
+            weights={
+                "similar_users": 1,
+                "engaged_alike": 0,
+                "co_engagement": 2,
+                "intent": 4,
+                "content": 0,
+                "engagement_prior": 0.125,
+            },
+            scales={"similar_users": math.sqrt(11 / (1 + 0.5**2 + 0.2**2)), "co_engagement": math.sqrt(11) / 0.25},
             centre=(0.0,) * DIM,
             users=len(users),
         )

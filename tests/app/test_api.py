@@ -44,7 +44,7 @@ def test_campaigns_are_ranked_and_the_parts_are_the_score(api: Server) -> None:
     parts = [{p.component: p.contribution for p in item.breakdown} for item in answer.items]
     assert parts[0]["intent"] == 2
     assert parts[1]["similar_users"] == pytest.approx(1, abs=1e-6)
-    assert parts[2]["co_engagement"] == 0.5
+    assert parts[2]["co_engagement"] == pytest.approx(0.5, abs=1e-6)
     assert parts[2]["similar_users"] == pytest.approx(0.2, abs=1e-6)
     assert parts[3]["engagement_prior"] == pytest.approx(math.log(2) / 8, abs=1e-9)
     for item in answer.items:

@@ -18,8 +18,8 @@ def test_nobody_similar_is_no_evidence_rather_than_a_division_by_zero():
     assert components.neighbour_weights(np.array([])).tolist() == []
 
 
-def test_similar_users_is_the_weighted_share_that_took_a_campaign():
-    shares = components.similar_users(np.array([0.75, 0.25]), [(0, 0, 1.0), (1, 0, 1.0), (1, 1, -1.0)], 3)
+def test_neighbours_say_the_weighted_share_that_took_a_campaign():
+    shares = components.neighbours_share(np.array([0.75, 0.25]), [(0, 0, 1.0), (1, 0, 1.0), (1, 1, -1.0)], 3)
     assert shares.tolist() == [1.0, -0.25, 0.0]
 
 
@@ -27,7 +27,21 @@ def test_co_engagement_adds_the_links_from_what_the_user_took():
     links = [(0, 2, 0.5), (1, 2, 0.25), (1, 0, 0.1)]
     assert components.co_engagement(links, {1: 1.0}, 3).tolist() == [0.1, 0.0, 0.25]
     both = components.co_engagement(links, {0: 1.0, 1: 1.0}, 3)
-    np.testing.assert_allclose(both, np.array([0.1, 0.0, 0.75]) / np.sqrt(2))
+    np.testing.assert_allclose(both, np.array([0.1, 0.0, 0.75]))
+
+
+def test_a_component_is_measured_by_how_its_values_stand_out_for_the_user():
+    np.testing.assert_allclose(components.standing_out(np.array([3.0, 0.0, -4.0, 0.0])), [1.2, 0.0, -1.6, 0.0])
+    longer = components.standing_out(np.array([30.0, 0.0, -40.0, 0.0]))
+    np.testing.assert_allclose(longer, [1.2, 0.0, -1.6, 0.0])
+    assert components.standing_out(np.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(components.standing_out(np.full(2, np.nan))).all()
+    assert components.standing_out(np.array([])).tolist() == []
+
+
+def test_users_who_took_the_same_are_alike_by_the_cosine():
+    similarity = components.engagement_similarity(np.array([2.0, 1.0]), 4, np.array([4, 1]))
+    np.testing.assert_allclose(similarity, [0.5, 0.5])
 
 
 def test_co_engagement_cannot_say_anything_of_a_user_who_took_nothing():

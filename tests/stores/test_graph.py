@@ -21,7 +21,7 @@ from recs.errors import StoreError, StoreUnavailableError
 from recs.model import ACTIONS, Campaign, CoEngagement, EngagementEdge, UserEdges
 from recs.stores._bolt import Bolt
 from recs.stores.graph import Neo4jGraph
-from recs.stores.ports import CampaignNode
+from recs.stores.ports import CampaignNode, Sharing
 
 AT = datetime(2026, 3, 1, 10, 0, 0, 123456, tzinfo=UTC)
 ODD_IDS = [
@@ -479,3 +479,36 @@ def test_a_router_that_does_not_answer_is_unavailable_in_time(listening: bool, t
     with ThreadPoolExecutor(8) as pool:
         assert max(pool.map(ask, range(16))) < 2.5
     graph.close()
+
+
+def test_sharing_finds_who_took_the_same_by_the_cosine(graph: Neo4jGraph) -> None:
+    graph.put_campaigns([campaign(c) for c in ("a", "b", "c", "d", "e")])
+    graph.put_users(
+        [
+            user("both", edge("both", "a"), edge("both", "b", "convert"), edge("both", "b", "like")),
+            user("one", edge("one", "a", "convert")),
+            user("wide", *(edge("wide", c) for c in "abcde")),
+            user("saw", edge("saw", "a", "view"), edge("saw", "b", "dislike")),
+            user("other", edge("other", "e")),
+            user("one more", edge("one more", "b"), edge("one more", "c", "view")),
+        ]
+    )
+    both, one, more, wide = (
+        Sharing("both", 2, 2),
+        Sharing("one", 1, 1),
+        Sharing("one more", 1, 1),
+        Sharing("wide", 2, 5),
+    )
+    assert graph.sharing(["a", "b"], 10) == [both, one, more, wide]
+    assert graph.sharing(["a", "b", "a"], 2) == [both, one]
+    assert graph.sharing([], 10) == graph.sharing(["nothing"], 10) == graph.sharing(["a"], 0) == []
+    graph.put_users([user("one", edge("one", "a"), edge("one", "c"), edge("one", "d"), edge("one", "e"))])
+    assert graph.sharing(["a"], 10)[-1] == Sharing("wide", 1, 5)
+    assert Sharing("one", 1, 4) in graph.sharing(["a"], 10)
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+def test_sharing_with_odd_ids(graph: Neo4jGraph, odd: str) -> None:
+    graph.put_campaigns([campaign(odd)])
+    graph.put_users([user(odd, edge(odd, odd))])
+    assert graph.sharing([odd], 5) == [Sharing(odd, 1, 1)]

@@ -16,7 +16,7 @@ from neo4j import GraphDatabase
 from pymilvus import MilvusClient
 
 from recs.errors import SchemaVersionError, StoreUnavailableError
-from recs.model import Campaign
+from recs.model import Campaign, EngagementEdge, UserEdges
 from recs.settings import Settings
 from recs.stores.documents import MongoDocuments
 from recs.stores.graph import Neo4jGraph
@@ -275,3 +275,21 @@ def test_the_version_is_asked_for_once_in_a_while() -> None:
     for _ in range(1000):
         guard.let_pass("handle")
     assert asked == ["handle"]
+
+
+@pytest.mark.parametrize("kind", ["embedded graph", "real graph"], indirect=True)
+def test_users_of_an_older_graph_get_the_number_of_what_they_took(kind: Kind) -> None:
+    store = kind.open(kind.layout)
+    store.put_campaigns([Campaign(campaign_id=c, name=c) for c in "ab"])
+    took = [
+        EngagementEdge("u", "a", "like", 1),
+        EngagementEdge("u", "a", "convert", 1),
+        EngagementEdge("u", "b", "like", 1),
+    ]
+    store.put_users([UserEdges("u", tuple(took)), UserEdges("v", (EngagementEdge("v", "b", "view", 1),))])
+    bolt = store._bolt
+    bolt.run("MATCH (u:User) REMOVE u.taken")
+    graph.LAYOUT.keep(bolt, 1)
+    kind.open(kind.layout).bring_up_to_date()
+    assert sorted(bolt.run("MATCH (u:User) RETURN u.id, u.taken")) == [["u", 2], ["v", 0]]
+    assert graph.LAYOUT.found(bolt) == 2
