@@ -14,7 +14,7 @@ from benchmarks.data import SAMPLE, Input, given
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Client
 from benchmarks.samples import shown_path, told
-from benchmarks.table import DOCUMENT, FIXED, RESULTS, load_results, performance_page, terminal_table
+from benchmarks.table import DOCUMENT, EVALUATION, FIXED, RESULTS, load_results, performance_page, terminal_table
 from recs.errors import InputError, RecsError
 from recs.figures import write_figures
 
@@ -131,10 +131,17 @@ def scale() -> None:
 def table(
     results: Annotated[Path, typer.Option(exists=True, file_okay=False)] = RESULTS,
     out: Annotated[Path, typer.Option(dir_okay=False)] = DOCUMENT,
+    evaluation_out: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = EVALUATION,
 ) -> None:
-    """Write docs/performance.md from the result files."""
+    """Write docs/performance.md, and the tables of docs/evaluation.md, from the result files."""
+    from benchmarks.evaluation import load_evaluations, with_evaluations
+
     out.write_text(performance_page(load_results(results)))
     told(f"wrote {shown_path(out)}")
+    evaluations = load_evaluations(results)
+    if evaluations:
+        evaluation_out.write_text(with_evaluations(evaluation_out.read_text(), evaluations))
+        told(f"wrote {shown_path(evaluation_out)}")
 
 
 def _report(content: dict[str, Any], json_out: Path | None) -> None:

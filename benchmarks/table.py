@@ -13,6 +13,10 @@ from benchmarks.samples import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "performance.md"
+EVALUATION = ROOT / "docs" / "evaluation.md"
+
+#: Files of other results, which are kept beside these; see benchmarks/evaluation.py.
+EVALUATIONS = "evaluation-*.json"
 
 #: Names that bind, in the order of the table; what else was measured follows them.
 FIXED = {
@@ -36,8 +40,12 @@ is not taken per round.
 
 
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the results of a folder with their files' names, in the order of the benchmarks, then by name."""
-    found = [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    """Return the results of a folder with their files' names, in the order of the benchmarks, then by name.
+
+    Evaluations are left out.
+    """
+    paths = sorted(path for path in folder.glob("*.json") if not path.match(EVALUATIONS))
+    found = [(path.stem, json.loads(path.read_text())) for path in paths]
     if not found:
         raise BenchmarkError(f"there is no result in {folder}; `python -m benchmarks embed --json FILE` writes one")
     order = list(FIXED)
@@ -58,7 +66,7 @@ def performance_page(results: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         for name in FIXED[what]:
             value, spread = _cells(content, name)
             lines.append(
-                f"| `{_command(content)}` | {_data(content)} | {_machine(content)} | `{name}` | {value} | {spread} |"
+                f"| `{_command(content)}` | {_data(content)} | {machine(content)} | `{name}` | {value} | {spread} |"
             )
     lines += ["", "## Results in full"]
     for name, content in results:
@@ -148,9 +156,20 @@ def _data(content: Mapping[str, Any]) -> str:
     return f"{first['path']} ({first['rows']:,} rows)"
 
 
-def _machine(content: Mapping[str, Any]) -> str:
-    machine = content["machine"]
-    return f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB"
+def machine(content: Mapping[str, Any]) -> str:
+    """Return in words what a result was taken on."""
+    told = content["machine"]
+    return f"{told['processor']}, {told['cores']} cores, {told['memory_gib']:.0f} GiB"
+
+
+def files(content: Mapping[str, Any]) -> str:
+    """Return in words what a result was taken from."""
+    return "; ".join(f"{d['path']}, {d['rows']:,} rows, sha256 {d['sha256'][:12]}" for d in content["data"])
+
+
+def versions(content: Mapping[str, Any]) -> str:
+    """Return in words what a result was taken with."""
+    return ", ".join(map(" ".join, content["versions"].items()))
 
 
 def _command(content: Mapping[str, Any]) -> str:
@@ -159,7 +178,5 @@ def _command(content: Mapping[str, Any]) -> str:
 
 def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return in words what the figures were taken on."""
-    versions = content["versions"]
-    data = "; ".join(f"{d['path']}, {d['rows']:,} rows, sha256 {d['sha256'][:12]}" for d in content["data"])
     told = {k: v for k, v in content["conditions"].items() if k != "arguments"}
-    return {"data": data, "machine": _machine(content), **told, "versions": ", ".join(map(" ".join, versions.items()))}
+    return {"data": files(content), "machine": machine(content), **told, "versions": versions(content)}
