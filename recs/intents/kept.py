@@ -41,14 +41,20 @@ class ClassifierKeeper:
 
     def intent_of(self, vector: NDArray[np.floating], model: str) -> str | None:
         """Return the intent of a vector (dim,) of an encoder, None where the classifier abstains or there is none."""
+        return self.intents_of(vector[None], model)[0]
+
+    def intents_of(self, vectors: NDArray[np.floating], model: str) -> list[str | None]:
+        """Return the intent of each of the vectors (n, dim), as `intent_of` does."""
         digest = self._state.artifact_digest(_name(weights_of(model)))
         if digest is None:
-            return None
+            return [None] * len(vectors)
         with self._lock:
             if self._held is None or self._held[:2] != (model, digest):
                 self._held = (model, digest, kept_classifier(self._state, model))
             classifier = self._held[2]
-        return None if classifier is None else classifier.predict(vector[None])[0].intent
+        if classifier is None or not len(vectors):
+            return [None] * len(vectors)
+        return [prediction.intent for prediction in classifier.predict(vectors)]
 
 
 def _name(weights: str) -> str:

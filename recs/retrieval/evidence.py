@@ -74,14 +74,14 @@ class Explainer:
                 action=edge.action,
                 at=edge.last_at,
             )
-            for member, edge in _supporters(item, signals, signals.pool)[:NEIGHBOURS_PER_ITEM]
+            for member, edge in supporters(item.campaign_id, signals, signals.pool)[:NEIGHBOURS_PER_ITEM]
         ]
 
     def _engaged_alike(self, item: Item, signals: Signals) -> list[Evidence]:
         """Name those who took it among the users who took the same campaigns, with one of these: the least common."""
         found = []
         own = taken(signals.own)
-        for member, edge in _supporters(item, signals, signals.alike)[:ALIKE_PER_ITEM]:
+        for member, edge in supporters(item.campaign_id, signals, signals.alike)[:ALIKE_PER_ITEM]:
             theirs = {e.campaign_id for e in signals.edges if e.user_id == member.user_id and e.action in TAKEN}
             shared = sorted(theirs & own.keys(), key=lambda c: (self._takers(c), c))
             found.append(
@@ -179,13 +179,15 @@ class Explainer:
         return (telling or found)[:_TEXTS_READ]
 
 
-def _supporters(item: Item, signals: Signals, members: Sequence[PoolMember]) -> list[tuple[PoolMember, EngagementEdge]]:
-    """Return the members who took or met the item, with what they did, those who count most first.
+def supporters(
+    campaign_id: str, signals: Signals, members: Sequence[PoolMember]
+) -> list[tuple[PoolMember, EngagementEdge]]:
+    """Return the members who took or met the campaign, with what they did, those who count most first.
 
     Who disliked it is none, whatever else they did.
     """
     by_id = {member.user_id: member for member in members if member.weight > 0}
-    edges = [e for e in signals.edges if e.campaign_id == item.campaign_id and e.user_id in by_id]
+    edges = [e for e in signals.edges if e.campaign_id == campaign_id and e.user_id in by_id]
     against = {e.user_id for e in edges if e.action == "dislike"}
     strongest: dict[str, EngagementEdge] = {}
     for edge in edges:

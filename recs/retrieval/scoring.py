@@ -80,10 +80,14 @@ class Scorer:
             self._stores, self.generation, self.catalogue, self._executor, pool_size=self._settings.neighbour_pool
         )
 
+    @property
+    def views_since(self) -> datetime:
+        """From when on views of a campaign count towards the frequency cap."""
+        return self._now - timedelta(days=self._settings.frequency_cap_days)
+
     def signals(self, user_id: str) -> Signals:
         """Return what the stores know of a user."""
-        since = self._now - timedelta(days=self._settings.frequency_cap_days)
-        return self.gatherer().for_user(user_id, views_since=since)
+        return self.gatherer().for_user(user_id, views_since=self.views_since)
 
     def score(self, signals: Signals) -> Scored:
         """Return every campaign's score, parts and reason for being left out."""
