@@ -47,7 +47,9 @@ def centred_similarity(query: NDArray[np.floating], others: NDArray[np.floating]
 
     All users of one company talk about much the same; taking the mean user off shows what sets them apart.
     """
-    return np.asarray(unit(others - centre) @ unit(query - centre), dtype=np.float64)
+    # Not a matrix product: there the last bits of one row depend on which others stand beside it, and a user must be as
+    # near whoever else is found or left out.
+    return np.asarray(np.einsum("ij,j->i", unit(others - centre), unit(query - centre)), dtype=np.float64)
 
 
 def neighbour_weights(similarities: Array, power: float = SIMILARITY_POWER) -> Array:
