@@ -14,7 +14,7 @@ import pymongo
 import sqlalchemy as sa
 from neo4j import GraphDatabase
 
-from recs.batch import aggregates, publish, raw, relationships, vectors
+from recs.batch import aggregates, intents, publish, raw, relationships, vectors
 from recs.bootstrap import Stores, connect
 from recs.ingest.records import content_hash
 from recs.ingest.staging import StagedRecord
@@ -146,9 +146,12 @@ def load(
     load_raw(stores, [staged(c, i) for i, c in enumerate(conversations, start=1)], run_id=run_id)
     pending = stores.state.pending()
     vectors.load_embedded(index, vectors.embed_conversations(stores, embedder, list(pending)))
+    if pending:
+        intents.fit_intents(stores, index, model=encoder.identity)
+        pending = stores.state.pending()
     vectors.load_campaign_vectors(embedder, index, stores.documents.campaigns())
     users = sorted(set(pending.values()))
-    relationships.load_relationships(stores, users)
+    relationships.load_relationships(stores, users, intents.Predictor(stores, index, encoder.identity))
     relationships.load_facts(stores, list(pending))
     vectors.load_user_vectors(stores, index, users, half_life_days=settings.recency_half_life_days)
     if not stores.state.is_dirty():

@@ -49,7 +49,8 @@ def evaluate(
     Of the conversations in scope: `accuracy` is the share whose likeliest intent is right, `answered_right` the share
     that is answered, and rightly, `coverage` the share that is answered. `precision` is the share of right ones among
     all answers. `out_of_scope_recall` is the share of conversations out of scope that are not answered,
-    `out_of_scope_precision` the share of them among all that are not answered. What there is nothing of is NaN.
+    `out_of_scope_precision` the share of them among all that are not answered. What there is nothing of is NaN; so are
+    the last two where nothing is out of scope.
     """
     known = set(classifier.labels) - set(out_of_scope_labels(out_of_scope))
     truth = tuple(i if i in known else OUT_OF_SCOPE for i in intents)
@@ -66,7 +67,7 @@ def evaluate(
         "coverage": sure[inside],
         "precision": right[sure],
         "out_of_scope_recall": ~sure[~inside],
-        "out_of_scope_precision": ~inside[~sure],
+        "out_of_scope_precision": np.empty(0, dtype=bool) if inside.all() else ~inside[~sure],
     }
     figures = {name: bootstrap(values.astype(np.float64), seed=seed) for name, values in shares.items()}
     return IntentEvaluation(truth, predicted, likeliest, tuple(confidence.tolist()), figures)
