@@ -29,7 +29,10 @@ _ROUNDS = 3
 _MOVED = 1.2
 _Z = 1.96
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+#: Words that a group uses more often than everybody by less than this factor say nothing of it.
+_MORE_OFTEN = 1.5
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 Labels = NDArray[np.intp]
 
@@ -82,8 +85,8 @@ def _merged(x: NDArray[np.float32], labels: Labels) -> Labels:
 
 
 def words_of(text: str) -> set[str]:
-    """Return the distinct words of a text, in lower case; letters of any script, three or more."""
-    return set(_WORD.findall(text.lower()))
+    """Return the distinct words of a text, in lower case; letters of any script, three or more, apostrophes inside."""
+    return {word for word in _WORD.findall(text.lower()) if len(word) >= 3}
 
 
 def characteristic_words(
@@ -94,18 +97,14 @@ def characteristic_words(
     `inside` and `everywhere` map words to the number of conversations that use them, of `size` in the group and of
     `total` in all, the group among them. In the manner of c-TF-IDF a word is worth the share of the group's
     conversations that use it, times the logarithm of how much greater that share is than overall. Counted per
-    conversation, so that nobody is heard twice; words of fewer than 3 conversations, or of a twentieth of the group,
-    are left out.
+    conversation, so that nobody is heard twice. Left out are words of fewer than 3 conversations or of a twentieth of
+    the group, and those that are not used half as often again as overall.
     """
-    worth = {
-        word: count / size * np.log(count / size * total / everywhere[word])
-        for word, count in inside.items()
-        if count >= max(3, size / 20)
-    }
-    if size == total:  # nothing to set it apart from
-        worth = {word: inside[word] / size for word in worth}
-    ranked = sorted(worth, key=lambda word: (-round(float(worth[word]), 9), word))
-    return tuple(word for word in ranked if worth[word] > 0)[:n]
+    often = {word: count / size for word, count in inside.items() if count >= max(3, size / 20)}
+    if size < total:
+        more = {word: share * total / everywhere[word] for word, share in often.items()}
+        often = {word: share * float(np.log(more[word])) for word, share in often.items() if more[word] >= _MORE_OFTEN}
+    return tuple(sorted(often, key=lambda word: (-round(often[word], 9), word))[:n])
 
 
 def trend(times: NDArray[np.float64], all_times: NDArray[np.float64]) -> Trend | None:
