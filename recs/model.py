@@ -319,4 +319,137 @@ class Audience(BaseModel):
     suppressed: dict[str, int] = Field(description="Reason to the number of users left out for it.")
 
 
+class _Answer(BaseModel):
+    """Part of an answer; not changed once it is made."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PartChange(_Answer):
+    """What one component contributes to a score before and after something is taken away."""
+
+    component: str
+    before: float
+    after: float
+    difference: float = Field(description="after - before; the differences sum to that of the score.")
+
+
+class Move(_Answer):
+    """One campaign before and after something is taken away."""
+
+    campaign_id: str
+    name: str
+    rank_before: int | None = Field(description="Among the campaigns that may be offered; null for one that may not.")
+    rank_after: int | None
+    reason_before: str | None = Field(default=None, description="Why it may not be offered.")
+    reason_after: str | None = None
+    score_before: float
+    score_after: float
+    difference: float = Field(description="score_after - score_before.")
+    parts: list[PartChange]
+
+
+TakenAway = Literal["neighbour", "conversation", "campaign"]
+
+
+class Counterfactual(_Answer):
+    """What a user's list would be without one neighbour, one own conversation or one own campaign."""
+
+    user_id: str
+    generation: int
+    without: TakenAway
+    without_id: str
+    without_name: str | None = Field(default=None, description="Of a campaign.")
+    degraded: list[str] = []
+    k: int
+    items: list[Move] = Field(description="The k best before and those that come in, or the one that was asked for.")
+    entered: list[str] = Field(description="Campaigns among the k best after that were not before, best first.")
+    left: list[str] = Field(description="Campaigns among the k best before that are not after, best first.")
+
+
+class Effect(_Answer):
+    """What taking one thing away does to one campaign."""
+
+    without: TakenAway
+    without_id: str
+    without_name: str | None = None
+    move: Move
+
+
+class Voice(_Answer):
+    """A neighbour who met a campaign and did not take it."""
+
+    user_id: str
+    group: Literal["talks_alike", "took_alike"]
+    similarity: float
+    weight: float = Field(description="Share of the group's say.")
+    action: Action = Field(description="The strongest thing they did; a dislike overrules the rest.")
+    at: datetime | None = Field(default=None, description="When they did it last.")
+
+
+class Opinion(_Answer):
+    """What one group of neighbours did with a campaign, each once: numbers sum to `users`, shares to 1."""
+
+    group: Literal["talks_alike", "took_alike"]
+    users: int = Field(description="Neighbours who count at all: those with a similarity above 0.")
+    took: int
+    met: int = Field(description="Viewed, clicked or mentioned it, no more.")
+    disliked: int = Field(description="Whatever else they did.")
+    never_met: int
+    took_share: float = Field(description="The same, each neighbour weighted as in the score.")
+    met_share: float
+    disliked_share: float
+    never_met_share: float
+
+
+class Dissent(_Answer):
+    """Who of the neighbours speaks for a campaign, and who met it and did not take it."""
+
+    opinions: list[Opinion]
+    voices: list[Voice] = Field(description="Those who met or disliked it, those who count most first.")
+    more_voices: int = Field(description="Further ones that are not listed.")
+
+
+class Explanation(_Answer):
+    """What the place of one campaign in a user's list hangs on."""
+
+    user_id: str
+    campaign_id: str
+    name: str
+    generation: int
+    degraded: list[str] = []
+    rank: int | None = Field(description="Null where it may not be offered.")
+    reason: str | None = Field(default=None, description="Why it may not be offered.")
+    score: float
+    breakdown: list[BreakdownPart]
+    effects: list[Effect] = Field(description="Each taken away by itself; the greatest change of the score first.")
+    not_tried: int = Field(description="The user's further conversations and campaigns, whose effect was not computed.")
+    dissent: Dissent
+
+
+class LeftOut(_Answer):
+    """The first campaigns of a list with one message left out."""
+
+    conversation_id: str | None = Field(description="Null where only a text is known.")
+    message_index: int
+    text: str
+    overlap: float = Field(description="Share of the first campaigns that are still among them, 0 to 1.")
+    entered: list[str]
+    left: list[str]
+
+
+class Stability(_Answer):
+    """How much of a list stays when one of the person's own messages had not been said."""
+
+    user_id: str | None
+    generation: int
+    degraded: list[str] = []
+    k: int = Field(description="How many first campaigns are compared.")
+    top: list[str] = Field(description="They, with everything said.")
+    mean: float | None = Field(description="Mean overlap; null where no message can be left out.")
+    lowest: float | None
+    messages: int = Field(description="Messages of the person that hold words.")
+    turns: list[LeftOut] = Field(description="The latest of them, each left out by itself, latest first.")
+
+
 Extra = dict[str, Any]

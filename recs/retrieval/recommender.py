@@ -19,19 +19,25 @@ from recs.errors import InputError, NotFoundError, OtherModelError, StoreUnavail
 from recs.intents.kept import ClassifierKeeper
 from recs.model import (
     Audience,
+    Counterfactual,
+    Explanation,
     Generation,
     Head,
     Item,
     Neighbour,
     Recommendations,
+    Stability,
     Strategy,
     Suppressed,
+    TakenAway,
 )
 from recs.retrieval.audience import audience_of
 from recs.retrieval.catalogue import CatalogueKeeper
+from recs.retrieval.counterfactual import WhatIf
 from recs.retrieval.evidence import Explainer
 from recs.retrieval.scoring import Scored, Scorer
 from recs.retrieval.signals import Signals
+from recs.retrieval.stability import TOP, TURNS, stability, stability_of_user
 from recs.settings import Settings
 
 MAX_SUPPRESSED = 100
@@ -126,6 +132,60 @@ class Recommender:
             raise NotFoundError(f"campaign {campaign_id!r} is not known")
         return audience_of(self._stores, scorer, campaign_id, limit=limit)
 
+    def counterfactual(
+        self, user_id: str, without: TakenAway, without_id: str, *, campaign_id: str | None = None, k: int = 10
+    ) -> Counterfactual:
+        """Return a user's list as it would be without one neighbour, own conversation or own campaign.
+
+        Of the k best before and those that come in, or of one campaign. Raises NotFoundError for what is not known
+        and for a user who opted out of profiling; see `WhatIf`.
+        """
+        return self.what_if(user_id).counterfactual(without, without_id, campaign_id=campaign_id, k=k)
+
+    def explanation(self, user_id: str, campaign_id: str) -> Explanation:
+        """Return what the place of a campaign in a user's list hangs on, and who of the neighbours did not take it."""
+        return self.what_if(user_id).explanation(campaign_id)
+
+    def stability(self, user_id: str, *, k: int = TOP, limit: int = TURNS) -> Stability:
+        """Return how much of a user's first k campaigns stays as each of the latest `limit` messages is left out."""
+        what_if = self.what_if(user_id)
+        return stability_of_user(what_if, self._stores, self._settings, user_id, k=k, limit=limit)
+
+    def stability_text(self, texts: Sequence[str], *, k: int = TOP, limit: int = TURNS) -> Stability:
+        """Return the same for somebody of whom only these messages are known.
+
+        Of a single message nothing is left to ask with. Raises as `recommend_text` does.
+        """
+        said = self._message_vectors(texts)
+        scorer = self._scorer(self._stores.state.head())
+        self._require_model_of(scorer.generation)
+        vectors = np.stack([vector for _, vector in said])
+        degraded: list[frozenset[str]] = []
+
+        def top(rows: NDArray[np.float32]) -> list[str]:
+            signals = self._signals_of_vector(scorer, unit(conversation_vector(rows)))
+            degraded.append(signals.degraded)
+            for store in degraded[0] ^ signals.degraded:
+                raise StoreUnavailableError(store, "did not answer throughout, so lists cannot be compared")
+            scored = scorer.score(signals)
+            return [scored.ids[i] for i in scored.order.tolist() if scored.reasons[i] is None][:k]
+
+        found = stability(
+            [(None, index, texts[index]) for index, _ in said],
+            top(vectors),
+            (lambda place: top(np.delete(vectors, place, axis=0))) if len(said) > 1 else None,
+            user_id=None,
+            generation=scorer.generation.number,
+            k=k,
+            limit=limit,
+        )
+        return found.model_copy(update={"degraded": sorted(degraded[0])})
+
+    def what_if(self, user_id: str) -> WhatIf:
+        """Return what tells how things would stand for a user, were something not the case."""
+        scorer = self._scorer(self._stores.state.head())
+        return WhatIf(self._stores, scorer, self._settings, self._intents, user_id)
+
     # -- its parts, which the sidecar and the workbench use too ------------------------------------------------------
 
     def generation(self, head: Head) -> Generation:
@@ -141,12 +201,17 @@ class Recommender:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vector of somebody's messages, (dim,) at length 1; raises InputError where there are no words."""
+        return unit(conversation_vector(np.stack([vector for _, vector in self._message_vectors(texts)])))
+
+    def _message_vectors(self, texts: Sequence[str]) -> list[tuple[int, NDArray[np.float32]]]:
+        """Return position and vector (dim,) of each text that holds words; raises InputError where none does."""
         if self._encoder is None:
             raise InputError("this recommender was opened without an encoder and cannot read texts")
-        words = [w for w in (normalise_text(t, self._settings.max_text_chars) for t in texts) if w]
+        words = [(i, w) for i, t in enumerate(texts) if (w := normalise_text(t, self._settings.max_text_chars))]
         if not words:
             raise InputError("there are no words in the text; at least one message of role user must hold some")
-        return unit(conversation_vector(self._encoder().encode(words)))
+        vectors = self._encoder().encode([w for _, w in words])
+        return [(i, vector) for (i, _), vector in zip(words, vectors, strict=True)]
 
     def _require_model_of(self, generation: Generation) -> None:
         assert self._encoder is not None, "a text was embedded"
@@ -195,8 +260,11 @@ class Recommender:
         vector = self.embed(texts)
         scorer = self._scorer(self._stores.state.head())
         self._require_model_of(scorer.generation)
+        return scorer, self._signals_of_vector(scorer, vector)
+
+    def _signals_of_vector(self, scorer: Scorer, vector: NDArray[np.float32]) -> Signals:
         intent = self._intents.intent_of(vector, scorer.generation.model)
-        return scorer, scorer.gatherer().for_vector(vector, intent=intent)
+        return scorer.gatherer().for_vector(vector, intent=intent)
 
     def _scorer(self, head: Head) -> Scorer:
         generation = self.generation(head)

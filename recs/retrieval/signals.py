@@ -235,6 +235,12 @@ class Gatherer:
 
         Raises StoreUnavailableError where vectors or consent do not answer.
         """
+        return self.pool_and_next(vector, leave_out=leave_out, size=size)[:size]
+
+    def pool_and_next(
+        self, vector: NDArray[np.float32], *, leave_out: str | None, size: int
+    ) -> list[tuple[str, float]]:
+        """Return what `pool` does, and after it those who would move up if some of these did not count."""
         query = np.asarray(vector - self._centre, dtype=np.float32)
         hits = self._index().search("users", query, size + _SPARE, with_vectors=True)
         may = self._may_count([hit.key for hit in hits if hit.key != leave_out])
@@ -245,13 +251,17 @@ class Gatherer:
         # the number shown are those of both centred.
         found = np.stack([hit.vector for hit in hits if hit.vector is not None])
         similarity = components.centred_similarity(vector, found, self._centre)
-        return _nearest([hit.key for hit in hits], similarity, size)
+        return _nearest([hit.key for hit in hits], similarity, len(hits))
 
     def alike(self, own: UserEdges | None, *, leave_out: str | None) -> list[tuple[str, float]]:
         """Return the users who took most of the same campaigns, with the cosine; opted-out users not among them.
 
         Raises StoreUnavailableError where the graph or consent does not answer.
         """
+        return self.alike_and_next(own, leave_out=leave_out)[:ALIKE_USERS]
+
+    def alike_and_next(self, own: UserEdges | None, *, leave_out: str | None) -> list[tuple[str, float]]:
+        """Return what `alike` does, and after it those who would move up if some of these did not count."""
         mine = taken(own)
         counts = self._catalogue.metrics
         budget = _ALIKE_ENGAGEMENTS
@@ -269,7 +279,7 @@ class Gatherer:
         similarity = components.engagement_similarity(
             np.array([row.shared for row in found]), len(mine), np.array([row.taken for row in found])
         )
-        return _nearest([row.user_id for row in found], similarity, ALIKE_USERS)
+        return _nearest([row.user_id for row in found], similarity, len(found))
 
     def _may_count(self, user_ids: Sequence[str]) -> set[str]:
         preferences = self._stores.state.preferences(user_ids)
