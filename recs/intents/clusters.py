@@ -30,7 +30,7 @@ _MOVED = 1.2
 _Z = 1.96
 
 #: Words that a group uses more often than everybody by less than this factor say nothing of it.
-_MORE_OFTEN = 1.5
+_MORE_OFTEN = 2.0
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
@@ -98,7 +98,7 @@ def characteristic_words(
     `total` in all, the group among them. In the manner of c-TF-IDF a word is worth the share of the group's
     conversations that use it, times the logarithm of how much greater that share is than overall. Counted per
     conversation, so that nobody is heard twice. Left out are words of fewer than 3 conversations or of a twentieth of
-    the group, and those that are not used half as often again as overall.
+    the group, and those that are not used twice as often as overall.
     """
     often = {word: count / size for word, count in inside.items() if count >= max(3, size / 20)}
     if size < total:
