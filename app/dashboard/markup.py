@@ -70,9 +70,13 @@ def profile_line(view: View, now: datetime) -> str:
         parts.append(words.counted(profile.conversations, "conversation") + last)
     if not profile.profiling:
         parts.append("what they said and did does not count for this ranking")
-    elif profile.edges is not None and profile.edges.intents:
-        most = sorted(profile.edges.intents.items(), key=lambda pair: (-pair[1], pair[0]))
-        named = ", ".join(f"{text(words.intent_words(name))} ({count})" for name, count in most[:3])
+    elif profile.edges is not None and (intents := profile.edges.known_intents()):
+        most = sorted(intents.items(), key=lambda pair: (-pair[1], pair[0]))
+        guessed = profile.edges.predicted
+        named = ", ".join(
+            f"{text(words.intent_words(name))} ({count}{f', {guessed[name]} predicted' if name in guessed else ''})"
+            for name, count in most[:3]
+        )
         rest = len(most) - 3
         parts.append(f"asks about {named}" + (f" and {rest} more" if rest > 0 else ""))
     if profile.profiling and not profile.edges_known:

@@ -110,8 +110,9 @@ def _lead(view: View, item: Item) -> str:
                 "what they took" if strongest is None else f"{view.name(strongest)}, which they took"
             )
         case "intent":
-            intents = [intent_words(e.intent) for e in item.evidence if e.kind == "intent" and e.intent]
-            return f"it is meant for {_list_words(intents) or 'what they ask about'}"
+            # An intent may be there twice, as labelled and as predicted.
+            intents = dict.fromkeys(intent_words(e.intent) for e in item.evidence if e.kind == "intent" and e.intent)
+            return f"it is meant for {_list_words(list(intents)) or 'what they ask about'}"
         case "content":
             return "its text is close to what they took" if _owns(view) else "its text is close to their words"
         case "engagement_prior":

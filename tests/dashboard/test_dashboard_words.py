@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from dashboard_support import AT, FakeStores, answer, item, workbench
 
 from app.dashboard import charts, markup, words
-from app.dashboard.lookup import View, example_user, example_words, look_up_user, look_up_words
+from app.dashboard.lookup import Profile, View, example_user, example_words, look_up_user, look_up_words
 from app.dashboard.style import COMPONENT_COLOURS, colour, text_colour
 from recs.errors import StoreUnavailableError
 from recs.explain import COMPONENT_NAMES
-from recs.model import Preferences, Suppressed
+from recs.model import Evidence, Preferences, Suppressed, UserEdges
 
 ODD_IDS = ["a/b?c=d&e", 'o\'neil "x"', "<img src=x onerror=alert(1)>", "🙂", "**bold** `code` $x$", "e", "x" * 200]
 
@@ -60,6 +61,20 @@ def test_the_finding_counts_the_neighbours_who_took_the_best_campaign() -> None:
 def test_the_finding_names_what_speaks_most() -> None:
     view = View(answer("u1", items=[item(1, "k2", {"intent": 0.5, "similar_users": 0.1})]), {})
     assert words.finding(view) == "Offer Garden club to u1: it is meant for what they ask about"
+
+
+def test_a_predicted_intent_is_called_so() -> None:
+    given = [
+        Evidence(kind="intent", intent="nursery_advice", weight=2, predicted=False),
+        Evidence(kind="intent", intent="nursery_advice", weight=1, predicted=True),
+    ]
+    view = View(answer("u1", items=[item(1, "k2", {"intent": 0.5, "similar_users": 0.1}, given)]), {})
+    assert words.finding(view) == "Offer Garden club to u1: it is meant for nursery advice"
+    said = [words.evidence_sentence(piece, view) for piece in given]
+    assert ["predicted" in sentence for sentence in said] == [False, True]
+    edges = UserEdges("u1", (), {"nursery_advice": 2}, {"nursery_advice": 1, "returns": 1})
+    line = markup.profile_line(replace(view, profile=Profile(4, None, edges, True, None)), datetime.now(UTC))
+    assert "asks about <bdi>nursery advice</bdi> (3, 1 predicted), <bdi>returns</bdi> (1, 1 predicted)" in line
 
 
 def test_popular_answers_are_marked_so() -> None:
