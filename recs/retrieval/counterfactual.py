@@ -7,6 +7,7 @@ weights, the mean user, the classifier of intents. Nothing is written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -123,7 +124,7 @@ class WhatIf:
     def _without_neighbour(self, neighbour_id: str) -> Known:
         """As if that person had opted out of profiling a moment ago: the next in line moves up."""
         if neighbour_id not in {u for u, _ in chain(self.known.pool, self.known.alike)}:
-            self._require_words()
+            self.require_words()
             raise NotFoundError(f"{neighbour_id!r} is not among the users who count for {self._user_id!r}")
         pool = [member for member in self._pool if member[0] != neighbour_id]
         alike = [member for member in self._alike if member[0] != neighbour_id]
@@ -135,12 +136,13 @@ class WhatIf:
         rest = [s for s in conversations if s.conversation.conversation_id != conversation_id]
         if len(rest) == len(conversations):
             raise NotFoundError(f"user {self._user_id!r} has no conversation {conversation_id!r}")
-        views = dict(self.known.recent_views)
+        views = Counter(self.known.recent_views)
         (gone,) = (s.conversation for s in conversations if s.conversation.conversation_id == conversation_id)
         for fact in facts_of(gone):
             if fact.action == "view" and fact.at is not None and fact.at >= self._scorer.views_since:
-                views[fact.campaign_id] = max(0, views.get(fact.campaign_id, 0) - fact.count)
-        return replace(self.with_conversations(rest, self.vectors_of(rest)), recent_views=views)
+                views[fact.campaign_id] -= fact.count
+        # Unary plus keeps what is above 0. Views of a metrics store that did not answer are none on both sides.
+        return replace(self.with_conversations(rest, self.vectors_of(rest)), recent_views=dict(+views))
 
     def _without_campaign(self, campaign_id: str) -> Known:
         """As if the user had never met it, while what was said stays said."""
@@ -177,14 +179,15 @@ class WhatIf:
     def index(self) -> VectorIndex:
         return self._stores.vectors.open(self._scorer.generation.build, lagging=True)
 
+    def require_words(self) -> None:
+        """Raise StoreUnavailableError where it cannot be told who talks alike."""
+        if not self._heard:
+            raise StoreUnavailableError("vectors", "does not answer, so users who talk alike are not known")
+
     @property
     def _heard(self) -> bool:
         """False where the user's words could not be read: they are then missing on both sides."""
         return self.known.vector is not None or "vectors" not in self.known.degraded
-
-    def _require_words(self) -> None:
-        if not self._heard:
-            raise StoreUnavailableError("vectors", "does not answer, so users who talk alike are not known")
 
     def _own_of(self, conversations: Sequence[StoredConversation], vectors: _Vectors) -> UserEdges | None:
         if not conversations:

@@ -39,6 +39,7 @@ CAMPAIGNS = [
     for topic in TOPICS
     for i in range(6)
 ]
+CAMPAIGN_IDS = sorted(c.campaign_id for c in CAMPAIGNS)
 ACTIONS = ["view", "click", "like", "convert", "convert", "mention", "dislike"]
 
 
@@ -64,9 +65,13 @@ def _conversations():
                         Message(role="user", text="  "),
                     ),
                     intent=None if place % 3 == 0 else topic,
-                    engagements=tuple(
-                        Engagement(campaign_id=f"{topic}/{rng.randrange(6)}", action=rng.choice(ACTIONS))
-                        for _ in range(rng.randint(0, 3))
+                    engagements=(
+                        *(
+                            Engagement(campaign_id=f"{topic}/{rng.randrange(6)}", action=rng.choice(ACTIONS))
+                            for _ in range(rng.randint(0, 3))
+                        ),
+                        # One that the catalogue does not have, and the graph therefore leaves out.
+                        *((Engagement(campaign_id="long gone", action="convert"),) if place % 5 == 0 else ()),
                     ),
                 )
             )
@@ -140,6 +145,8 @@ def assert_same(standing, real):
     assert standing.signals.alike == found.alike
     assert standing.signals.edges == found.edges
     assert standing.signals.own == found.own
+    assert standing.signals.links == found.links
+    assert standing.signals.recent_views == found.recent_views
     np.testing.assert_array_equal(standing.scored.parts, scored.parts)
     np.testing.assert_array_equal(standing.scored.scores, scored.scores)
     np.testing.assert_array_equal(standing.scored.order, scored.order)
@@ -251,6 +258,29 @@ def test_without_a_campaign_is_as_if_they_had_never_met_it(company, user_id):
         with company.where(user_id, [_without_campaign(s, campaign_id) for s in theirs]):
             assert_same(standing, recommender.score(user_id))
             assert_tells(told, before, recommender.recommend(user_id, k=100, use_cache=False))
+
+
+def test_views_that_are_taken_away_do_not_count_towards_the_cap(company):
+    recommender = company.recommender
+    spared = set()
+    for user_id in USERS:
+        theirs = company.of(user_id)
+        what_if = recommender.what_if(user_id)
+        for campaign_id in what_if.known.recent_views:
+            without = what_if.standing(what_if.without("campaign", campaign_id))
+            with company.where(user_id, [_without_campaign(s, campaign_id) for s in theirs]):
+                assert_same(without, recommender.score(user_id))
+            gone = next(s for s in theirs if Engagement(campaign_id=campaign_id, action="view") in _engagements(s))
+            without = what_if.standing(what_if.without("conversation", gone.conversation.conversation_id))
+            with company.where(user_id, [s for s in theirs if s is not gone]):
+                assert_same(without, recommender.score(user_id))
+            column = CAMPAIGN_IDS.index(campaign_id)
+            spared.add((what_if.before.scored.reasons[column], without.scored.reasons[column]))
+    assert ("frequency_cap", None) in spared
+
+
+def _engagements(stored):
+    return stored.conversation.engagements
 
 
 def _without_campaign(stored, campaign_id):
