@@ -14,9 +14,19 @@ from benchmarks.data import SAMPLE, Input, given
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Client
 from benchmarks.samples import shown_path, told
-from benchmarks.table import DOCUMENT, EVALUATION, FIXED, RESULTS, load_results, performance_page, terminal_table
+from benchmarks.table import (
+    DOCUMENT,
+    EVALUATION,
+    FIXED,
+    RESULTS,
+    VECTORS,
+    load_results,
+    performance_page,
+    terminal_table,
+)
 from recs.errors import InputError, RecsError
 from recs.figures import write_figures
+from recs.model import ACTIONS
 
 app = typer.Typer(
     name="recs bench",
@@ -121,6 +131,36 @@ def stores(
     _report(bench_stores(users or [2_000, 20_000, 100_000], rounds=rounds, real=real), json_out)
 
 
+@app.command()
+def vectors(
+    data: _Data = None,
+    campaigns: _Campaigns = None,
+    positive: Annotated[
+        list[str] | None, typer.Option(help="What counts as taking a campaign, like and convert; may be repeated.")
+    ] = None,
+    split_field: Annotated[
+        str | None, typer.Option(help="Conversations by themselves: train where the field says dev, test where test.")
+    ] = None,
+    inner: Annotated[int, typer.Option(min=0, help="How often the last conversation is held back once more.")] = 2,
+    test: Annotated[list[str] | None, typer.Option(help="A way to look at the test part for; may be repeated.")] = None,
+    json_out: _Json = None,
+) -> None:
+    """Ways from messages to similar users, against the present one, on folds within the training part."""
+    from benchmarks.vectors import bench_vectors
+
+    asked = positive or ["like", "convert"]
+    if not set(asked) <= set(ACTIONS):
+        raise InputError(f"--positive {', '.join(asked)}: {', '.join(ACTIONS)} are allowed")
+    measured = bench_vectors(
+        given(data, campaigns),
+        actions=[action for action in ACTIONS if action in asked],
+        inner=inner,
+        split_field=split_field,
+        tested=test or [],
+    )
+    _report(measured, json_out)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def scale() -> None:
     """Not there yet."""
@@ -132,9 +172,11 @@ def table(
     results: Annotated[Path, typer.Option(exists=True, file_okay=False)] = RESULTS,
     out: Annotated[Path, typer.Option(dir_okay=False)] = DOCUMENT,
     evaluation_out: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = EVALUATION,
+    vectors_out: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = VECTORS,
 ) -> None:
-    """Write docs/performance.md, and the tables of docs/evaluation.md, from the result files."""
+    """Write docs/performance.md, and the tables of docs/evaluation.md and docs/vectors.md, from the result files."""
     from benchmarks.evaluation import load_evaluations, with_evaluations
+    from benchmarks.vectors_page import load_studies, with_studies
 
     out.write_text(performance_page(load_results(results)))
     told(f"wrote {shown_path(out)}")
@@ -142,6 +184,10 @@ def table(
     if evaluations:
         evaluation_out.write_text(with_evaluations(evaluation_out.read_text(), evaluations))
         told(f"wrote {shown_path(evaluation_out)}")
+    studies = load_studies(results)
+    if studies:
+        vectors_out.write_text(with_studies(vectors_out.read_text(), studies))
+        told(f"wrote {shown_path(vectors_out)}")
 
 
 def _report(content: dict[str, Any], json_out: Path | None) -> None:

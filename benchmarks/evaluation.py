@@ -38,17 +38,22 @@ def load_evaluations(folder: Path) -> list[Result]:
 
 
 def with_evaluations(document: str, results: Sequence[Result]) -> str:
-    """Return a document with the tables of these results between its marks, in place of what is there.
+    """Return a document with the tables of these results between its marks, in place of what is there."""
+    lines = pooled_lines(results)
+    for name, content in results:
+        lines += [f"### {name}", "", *_result_lines(content)]
+    return between_marks(document, lines)
+
+
+def between_marks(document: str, lines: Sequence[str]) -> str:
+    """Return a document with these lines between its marks, in place of what is there.
 
     Raises BenchmarkError where it does not have each mark once, in order.
     """
     if document.count(BEGIN) != 1 or document.count(END) != 1 or document.index(BEGIN) > document.index(END):
         raise BenchmarkError(f"the document needs the lines {BEGIN!r} and {END!r}, once each, in this order")
     before, rest = document.split(BEGIN)
-    lines = [BEGIN, "", *pooled_lines(results)]
-    for name, content in results:
-        lines += [f"### {name}", "", *_result_lines(content)]
-    return before + "\n".join([*lines, END]) + rest.partition(END)[2]
+    return before + "\n".join([BEGIN, "", *lines, END]) + rest.partition(END)[2]
 
 
 def pooled_lines(results: Sequence[Result]) -> list[str]:

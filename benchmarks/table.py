@@ -14,9 +14,11 @@ from benchmarks.samples import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "performance.md"
 EVALUATION = ROOT / "docs" / "evaluation.md"
+VECTORS = ROOT / "docs" / "vectors.md"
 
-#: Files of other results, which are kept beside these; see benchmarks/evaluation.py.
+#: Files of other results, which are kept beside these; see benchmarks/evaluation.py and benchmarks/vectors_page.py.
 EVALUATIONS = "evaluation-*.json"
+STUDIES = "vectors-*.json"
 
 #: Names that bind, in the order of the table; what else was measured follows them.
 FIXED = {
@@ -26,6 +28,9 @@ FIXED = {
     "serve": ("requests_per_second", "cached_over_constant", "cached_over_bare_redis", "p99_over_constant"),
     "stores": (),
 }
+
+#: What has a page of its own.
+STUDY = "vectors"
 
 _HEAD = """\
 # Performance
@@ -42,9 +47,9 @@ is not taken per round.
 def load_results(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return the results of a folder with their files' names, in the order of the benchmarks, then by name.
 
-    Evaluations are left out.
+    Evaluations and studies are left out.
     """
-    paths = sorted(path for path in folder.glob("*.json") if not path.match(EVALUATIONS))
+    paths = sorted(path for path in folder.glob("*.json") if not (path.match(EVALUATIONS) or path.match(STUDIES)))
     found = [(path.stem, json.loads(path.read_text())) for path in paths]
     if not found:
         raise BenchmarkError(f"there is no result in {folder}; `python -m benchmarks embed --json FILE` writes one")
@@ -125,13 +130,13 @@ def terminal_table(content: Mapping[str, Any]) -> str:
 
 def _what(content: Mapping[str, Any]) -> str:
     what = str(content["command"]).removeprefix("recs bench ")
-    if what not in FIXED:
+    if what not in FIXED and what != STUDY:
         raise BenchmarkError(f"a result of {content['command']!r}; results of recs bench {', '.join(FIXED)} are known")
     return what
 
 
 def _ordered(content: Mapping[str, Any]) -> list[str]:
-    fixed = FIXED[_what(content)]
+    fixed = FIXED.get(_what(content), ())
     missing = [name for name in fixed if name not in content["figures"]]
     if missing:
         raise BenchmarkError(f"a result of {content['command']} lacks the figures {', '.join(missing)}")
