@@ -12,14 +12,17 @@ from app.api.ids import IdConvertor
 from app.api.problems import documented
 from app.api.schemas import (
     AUDIENCE_EXAMPLE,
+    COUNTERFACTUAL_EXAMPLE,
+    EXPLANATION_EXAMPLE,
     MAX_K,
     NEIGHBOURS_EXAMPLE,
     RECOMMENDATIONS_EXAMPLE,
+    STABILITY_EXAMPLE,
     Neighbours,
     TextRequest,
 )
 from app.api.service import Service
-from recs.model import Audience, Recommendations
+from recs.model import Audience, Counterfactual, Explanation, Recommendations, Stability, TakenAway
 
 # Routes say {user_id:id}; the name must be known before the first of them.
 register_url_convertor("id", IdConvertor())
@@ -92,6 +95,52 @@ async def neighbours(
     generation, found = await service.neighbours(user_id, k)
     answer = Neighbours(user_id=user_id, generation=generation, neighbours=found)
     return json_response(answer.model_dump_json().encode())
+
+
+@router.get(
+    "/users/{user_id:id}/explanation",
+    summary="What a campaign's place hangs on",
+    **_answered(Explanation, EXPLANATION_EXAMPLE, 404, 421, 422, 500, 503),
+)
+async def explanation(
+    service: ServiceOf, user_id: UserId, campaign_id: Annotated[str, Query(description="A campaign.")]
+) -> Response:
+    """What the rank and score of a campaign would be without each neighbour that its evidence names, each of the user's
+    own campaigns and latest conversations, and which neighbours met it and did not take it. Other users are shown under
+    pseudonyms."""
+    return json_response((await service.explanation(user_id, campaign_id)).model_dump_json().encode())
+
+
+@router.get(
+    "/users/{user_id:id}/counterfactual",
+    summary="A user's list without something",
+    **_answered(Counterfactual, COUNTERFACTUAL_EXAMPLE, 404, 421, 422, 500, 503),
+)
+async def counterfactual(
+    service: ServiceOf,
+    user_id: UserId,
+    without: Annotated[TakenAway, Query(description="What is taken away.")],
+    without_id: Annotated[
+        str, Query(description="Its id: a neighbour's pseudonym, or a conversation or campaign of the user's own.")
+    ],
+    campaign_id: Annotated[str | None, Query(description="This campaign alone instead of the list.")] = None,
+    k: K = 10,
+) -> Response:
+    """Ranks and scores before and after one neighbour, one own conversation or one own campaign is taken away, computed
+    by the scorer of every other answer."""
+    told = await service.counterfactual(user_id, without, without_id, campaign_id, k)
+    return json_response(told.model_dump_json().encode())
+
+
+@router.get(
+    "/users/{user_id:id}/stability",
+    summary="How much of a list hangs on single messages",
+    **_answered(Stability, STABILITY_EXAMPLE, 404, 421, 422, 500, 503),
+)
+async def stability(service: ServiceOf, user_id: UserId) -> Response:
+    """The share of the first five campaigns that stays when each of the user's latest messages is left out by itself.
+    The messages are masked."""
+    return json_response((await service.stability(user_id)).model_dump_json().encode())
 
 
 @router.get(

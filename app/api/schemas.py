@@ -123,6 +123,96 @@ NEIGHBOURS_EXAMPLE: dict[str, Any] = {
     "neighbours": [{"user_id": "p_5b1f0c2d9a3e4711", "similarity": 0.8312}],
 }
 
+_MOVE = {
+    "campaign_id": "k1",
+    "name": "Spring desks",
+    "rank_before": 1,
+    "rank_after": 3,
+    "reason_before": None,
+    "reason_after": None,
+    "score_before": 0.75,
+    "score_after": 0.5,
+    "difference": -0.25,
+    "parts": [{"component": "similar_users", "before": 0.5, "after": 0.25, "difference": -0.25}],
+}
+
+COUNTERFACTUAL_EXAMPLE: dict[str, Any] = {
+    "user_id": "u1",
+    "generation": 4,
+    "without": "neighbour",
+    "without_id": "p_5b1f0c2d9a3e4711",
+    "without_name": None,
+    "degraded": [],
+    "k": 2,
+    "items": [_MOVE],
+    "entered": ["k4"],
+    "left": ["k1"],
+}
+
+EXPLANATION_EXAMPLE: dict[str, Any] = {
+    "user_id": "u1",
+    "campaign_id": "k1",
+    "name": "Spring desks",
+    "generation": 4,
+    "degraded": [],
+    "rank": 1,
+    "reason": None,
+    "score": 0.75,
+    "breakdown": _PARTS,
+    "effects": [
+        {"without": "neighbour", "without_id": "p_5b1f0c2d9a3e4711", "without_name": None, "move": _MOVE},
+    ],
+    "not_tried": 0,
+    "dissent": {
+        "opinions": [
+            {
+                "group": "talks_alike",
+                "users": 4,
+                "took": 1,
+                "met": 1,
+                "disliked": 0,
+                "never_met": 2,
+                "took_share": 0.5,
+                "met_share": 0.125,
+                "disliked_share": 0.0,
+                "never_met_share": 0.375,
+            }
+        ],
+        "voices": [
+            {
+                "user_id": "p_77aa0c2d9a3e4711",
+                "group": "talks_alike",
+                "similarity": 0.41,
+                "weight": 0.125,
+                "action": "view",
+                "at": "2026-03-01T10:00:00Z",
+            }
+        ],
+        "more_voices": 0,
+    },
+}
+
+STABILITY_EXAMPLE: dict[str, Any] = {
+    "user_id": "u1",
+    "generation": 4,
+    "degraded": [],
+    "k": 5,
+    "top": ["k1", "k3", "k4", "k6", "k8"],
+    "mean": 0.8,
+    "lowest": 0.8,
+    "messages": 1,
+    "turns": [
+        {
+            "conversation_id": "c1",
+            "message_index": 0,
+            "text": "I need a desk for two screens, write to [e-mail]",
+            "overlap": 0.8,
+            "entered": ["k9"],
+            "left": ["k8"],
+        }
+    ],
+}
+
 AUDIENCE_EXAMPLE: dict[str, Any] = {
     "campaign_id": "k1",
     "name": "Spring desks",

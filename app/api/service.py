@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from app.api.evidence import veil
+from app.api.evidence import mask_stability, veil, veil_counterfactual, veil_explanation
 from app.api.lookups import Found, Lookups
 from app.api.metrics import Metrics
 from app.api.problems import ProblemError, unavailable
@@ -21,8 +21,8 @@ from app.api.schemas import Readiness, StoreState
 from recs import embedded
 from recs.bootstrap import Stores, connect
 from recs.embed import Encoder, TextEncoder
-from recs.errors import SchemaVersionError, StoreError, StoreUnavailableError
-from recs.model import Audience, Head, Neighbour
+from recs.errors import NotFoundError, SchemaVersionError, StoreError, StoreUnavailableError
+from recs.model import Audience, Counterfactual, Explanation, Head, Neighbour, Stability, TakenAway
 from recs.privacy import Pseudonyms
 from recs.retrieval import Recommender
 from recs.settings import Settings
@@ -257,6 +257,49 @@ class Service:
             audience = self._published().recommender.audience(campaign_id, limit=limit)
             self._metrics.degraded(audience.degraded)
             return audience
+
+        return await self._run(self._audiences, compute, AUDIENCE_SECONDS)
+
+    async def explanation(self, user_id: str, campaign_id: str) -> Explanation:
+        """Return what the place of a campaign hangs on, other users under their pseudonyms."""
+
+        def compute() -> Explanation:
+            opened = self._published()
+            told = opened.recommender.explanation(user_id, campaign_id)
+            self._metrics.degraded(told.degraded)
+            return veil_explanation(told, opened.pseudonyms)
+
+        return await self._run(self._audiences, compute, AUDIENCE_SECONDS)
+
+    async def counterfactual(
+        self, user_id: str, without: TakenAway, without_id: str, campaign_id: str | None, k: int
+    ) -> Counterfactual:
+        """Return a list without something; a neighbour is asked for, and named, by the pseudonym."""
+
+        def compute() -> Counterfactual:
+            opened = self._published()
+            what_if = opened.recommender.what_if(user_id)
+            its_id = without_id
+            if without == "neighbour":
+                # A real id is no way in: asking would tell whether that customer is like this one.
+                real = {opened.pseudonyms.of("user", member): member for member in what_if.members()}
+                if without_id not in real:
+                    what_if.require_words()
+                    raise NotFoundError(f"{without_id!r} is not the pseudonym of a user who counts for {user_id!r}")
+                its_id = real[without_id]
+            told = what_if.counterfactual(without, its_id, campaign_id=campaign_id, k=k)
+            self._metrics.degraded(told.degraded)
+            return veil_counterfactual(told, opened.pseudonyms)
+
+        return await self._run(self._answers, compute, ANSWER_SECONDS)
+
+    async def stability(self, user_id: str) -> Stability:
+        """Return how much of a list hangs on single messages, the user's words masked."""
+
+        def compute() -> Stability:
+            told = self._published().recommender.stability(user_id)
+            self._metrics.degraded(told.degraded)
+            return mask_stability(told)
 
         return await self._run(self._audiences, compute, AUDIENCE_SECONDS)
 

@@ -123,7 +123,7 @@ class WhatIf:
 
     def _without_neighbour(self, neighbour_id: str) -> Known:
         """As if that person had opted out of profiling a moment ago: the next in line moves up."""
-        if neighbour_id not in {u for u, _ in chain(self.known.pool, self.known.alike)}:
+        if neighbour_id not in self.members():
             self.require_words()
             raise NotFoundError(f"{neighbour_id!r} is not among the users who count for {self._user_id!r}")
         pool = [member for member in self._pool if member[0] != neighbour_id]
@@ -159,6 +159,10 @@ class WhatIf:
         if self._heard:
             vector = user_vector(conversations, dict(vectors), self._settings.recency_half_life_days)
         return self._with_own(self._own_of(conversations, vectors), vector)
+
+    def members(self) -> set[str]:
+        """Return the ids of the neighbours: users who talk alike and users who took the same campaigns."""
+        return {u for u, _ in chain(self.known.pool, self.known.alike)}
 
     def conversations(self) -> list[StoredConversation]:
         """Return the user's conversations, old to new, without their texts."""
