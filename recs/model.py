@@ -229,6 +229,10 @@ class Generation:
     centre: tuple[float, ...] = ()
     """The mean user vector, which similarity is measured from."""
     users: int = 0
+    text_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights for somebody of whom only words are known, where they differ from `weights`."""
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    """How the weights were learned, from what, and what they gained; empty where they are the default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 from scipy import sparse
 
-from recs.batch.vectors import mean_user
+from recs.batch.fits import kept_fits
+from recs.batch.vectors import CENTRE_USERS, mean_user, sample
 from recs.bootstrap import Stores
 from recs.errors import RunError
 from recs.model import TAKEN, Generation
@@ -22,8 +21,7 @@ from recs.retrieval.scoring import Scorer
 from recs.settings import Settings
 from recs.stores.ports import SPACES, VectorIndex
 
-#: Users that the mean is taken over, and those of them on whom the constants are measured.
-_CENTRE_USERS = 5_000
+#: Users on whom the constants are measured, of those that the mean is taken over.
 _SCALE_USERS = 64
 _THREADS = 4
 
@@ -63,7 +61,7 @@ def sample_users(stores: Stores, size: int) -> list[str]:
     """Return a sample of users that depends on nothing but their ids, opted-out ones not in it."""
     excluded = stores.state.profiling_opt_outs()
     users = (user_id for user_id in stores.graph.user_ids() if user_id not in excluded)
-    return heapq.nsmallest(size, users, key=lambda user_id: hashlib.sha256(user_id.encode()).digest())
+    return sample(users, size)
 
 
 def make_generation(
@@ -73,7 +71,8 @@ def make_generation(
     # Serving reads vectors without waiting for the latest; from here on it finds those of this generation.
     for space in SPACES:
         index.count(space)
-    sample = sample_users(stores, _CENTRE_USERS)
+    users = sample_users(stores, CENTRE_USERS)
+    kept = kept_fits(stores.state)
     generation = Generation(
         number=number,
         build=index.build,
@@ -81,12 +80,14 @@ def make_generation(
         run_id=run_id,
         published_at=datetime.now(UTC),
         newest_at=stores.metrics.newest_at(),
-        weights={**DEFAULT_WEIGHTS, **(settings.weights or {})},
+        weights={**DEFAULT_WEIGHTS, **kept.weights("users"), **(settings.weights or {})},
+        text_weights=kept.weights("texts"),
+        fit=kept.told(),
         scales=dict.fromkeys(COMPONENTS, 1.0),
-        centre=mean_user(index, sample, dim),
+        centre=mean_user(index, users, dim),
         users=stores.graph.counts()["users"],
     )
-    return replace(generation, scales=measure_scales(stores, settings, generation, sample[:_SCALE_USERS]))
+    return replace(generation, scales=measure_scales(stores, settings, generation, users[:_SCALE_USERS]))
 
 
 def measure_scales(

@@ -11,6 +11,7 @@ from recs.cli import processes as _processes  # noqa: F401
 from recs.cli import quarantine as _quarantine  # noqa: F401
 from recs.cli import recommend as _recommend  # noqa: F401
 from recs.cli import services as _services  # noqa: F401
+from recs.cli import tune as _tune  # noqa: F401
 from recs.cli.app import app
 from recs.errors import RecsError
 from recs.logs import configure_logs

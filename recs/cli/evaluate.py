@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ import typer
 from rich.console import Console
 
 from recs import embedded
-from recs.bootstrap import connect
+from recs.batch.fits import Who, keep_fit
+from recs.bootstrap import Stores, connect
 from recs.cli.app import app
 from recs.cli.temporary_home import load_through_flow, temporary_home
 from recs.embed import LazyEncoder
@@ -32,10 +34,11 @@ from recs.evaluation import (
 )
 from recs.evaluation.data import read_conversations, sha256
 from recs.evaluation.evaluate import SEED, SERVED, missing_methods
+from recs.evaluation.learning import learn_weights
 from recs.evaluation.report import print_report, protocol_card, reliability
 from recs.evaluation.served import hybrid, require_unseen, words_of
 from recs.figures import figures_object, write_figures
-from recs.model import ACTIONS, Action
+from recs.model import ACTIONS, Action, Generation
 from recs.retrieval import Recommender
 from recs.settings import Settings
 
@@ -51,14 +54,18 @@ def evaluate_command(
     time_quantile: Annotated[
         float | None, typer.Option(help="Test on all conversations from this quantile of their times on.")
     ] = None,
+    default_weights: Annotated[
+        bool, typer.Option("--default-weights", help="Do not learn weights from the training part.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = SEED,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Compare the served ranking with every baseline on conversations that were held back.
 
-    Works in a temporary home. By default each user's last conversation with a positive engagement is the test.
+    Works in a temporary home. By default each user's last conversation with a positive engagement is the test. The
+    weights are learned inside the training part.
     """
-    actions = _actions(positive)
+    actions = actions_of(positive)
     if split_field is not None and time_quantile is not None:
         raise InputError("--split-field and --time-quantile are two ways to split; give one")
     for path in (conversations, campaigns):
@@ -81,7 +88,8 @@ def evaluate_command(
         _tell(
             f"{len(split.cases):,} to test, {len(split.train):,} conversations to learn from, which go through the flow"
         )
-        found, more = _evaluated(settings, data, split, arrays, campaigns, seed)
+        learn = None if default_weights or settings.weights else actions
+        found, more = _evaluated(settings, data, split, arrays, campaigns, seed, learn)
         described = [
             {"path": f"{path.resolve().parent.name}/{path.name}", "sha256": sha256(path), "rows": rows}
             for path, rows in ((conversations, len(data.conversations)), (campaigns, len(data.campaigns)))
@@ -93,6 +101,7 @@ def evaluate_command(
     figures.update({f"seconds.{name}": round(taken, 3) for name, taken in found.seconds.items()})
     _tell(
         f"{figures['seconds']:.0f} s in all: {figures['seconds.flow']:.0f} servers and flow, with the encoding; "
+        f"{figures['seconds.tune']:.0f} learning weights; "
         f"{figures['seconds.evaluate']:.0f} scoring and judging, {figures[f'seconds.{SERVED}']:.0f} of it {SERVED}"
     )
     console = Console()
@@ -106,9 +115,18 @@ def evaluate_command(
 
 
 def _evaluated(
-    settings: Settings, data: Dataset, split: Split, arrays: Arrays, campaigns: Path, seed: int
+    settings: Settings,
+    data: Dataset,
+    split: Split,
+    arrays: Arrays,
+    campaigns: Path,
+    seed: int,
+    learn: Sequence[Action] | None,
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Publish the training part in the temporary home, and evaluate there; returns what the card says of it, too."""
+    """Publish the training part in the temporary home, and evaluate there; returns what the card says of it, too.
+
+    `learn` are the actions that weights are learned for, from what was published; None leaves the default.
+    """
     train = settings.home / "train.jsonl"
     with train.open("wb") as file:
         for stored in split.train:
@@ -127,18 +145,25 @@ def _evaluated(
         recommender = Recommender(stores, resolved, encoder=lambda: encoder)
         try:
             require_unseen(stores, split)
-            generation = stores.state.generation()
-            if generation is None:
-                raise RunError("the flow has published nothing")
+            fit = None if learn is None else _learn(settings, resolved, stores, split, learn, seed)
+            learned = time.monotonic()
+            generation = _published(stores)
             _tell("scoring")
             words = words_of(stores, generation, recommender, split, arrays)
             methods = {SERVED: hybrid(recommender, arrays, split.cases), **baseline_methods(arrays, words, seed=seed)}
             weights = {**generation.weights, **(settings.weights or {})}
-            more = {"model": generation.model, "weights": weights, "neighbour_pool": resolved.neighbour_pool}
+            more = {
+                "model": generation.model,
+                "weights": weights,
+                "text_weights": dict(generation.text_weights) or None,
+                "fit": fit,
+                "neighbour_pool": resolved.neighbour_pool,
+            }
             found = evaluate(arrays, methods, seed=seed)
             found.figures |= {
                 "seconds.flow": round(loaded - began, 3),
-                "seconds.evaluate": round(time.monotonic() - loaded, 3),
+                "seconds.tune": round(learned - loaded, 3),
+                "seconds.evaluate": round(time.monotonic() - learned, 3),
             }
             return found, more
         finally:
@@ -146,7 +171,31 @@ def _evaluated(
             stores.close()
 
 
-def _actions(given: str) -> list[Action]:
+def _learn(
+    settings: Settings, resolved: Settings, stores: Stores, split: Split, actions: Sequence[Action], seed: int
+) -> dict[str, Any]:
+    """Learn weights from the training part, which is all that the stores hold, and publish with them if they are new.
+
+    Returns what is to be known of the fit.
+    """
+    _tell("learning weights")
+    who: Who = "users" if split.cases[0].query is None else "texts"
+    _, told = learn_weights(stores, resolved, _published(stores), actions=actions, seed=seed, who=who)
+    if told["steps"]:
+        keep_fit(stores.state, who, told)
+        load_through_flow(settings)
+    return told
+
+
+def _published(stores: Stores) -> Generation:
+    generation = stores.state.generation()
+    if generation is None:
+        raise RunError("the flow has published nothing")
+    return generation
+
+
+def actions_of(given: str) -> list[Action]:
+    """Return the actions that an option names, comma between them; InputError for what is none."""
     named = [name.strip() for name in given.split(",") if name.strip()]
     unknown = [name for name in named if name not in ACTIONS]
     if unknown or not named:

@@ -54,10 +54,15 @@ def environment(settings: Settings, more: Mapping[str, str] | None = None) -> di
     return {**kept, "RECS_HOME": str(settings.home), "PYTHONPATH": path, **(more or {})}
 
 
-def load_through_flow(settings: Settings, conversations: Path, campaigns: Path) -> None:
-    """Take a file through the flow, as a process, into the home's stores. Raises RunError where it fails."""
+def load_through_flow(settings: Settings, conversations: Path | None = None, campaigns: Path | None = None) -> None:
+    """Take files through the flow, as a process, into the home's stores; without any, what is left to do is done.
+
+    Raises RunError where it fails.
+    """
     log = settings.home / "flow.log"
-    arguments = [str(conversations.resolve()), "--campaigns", str(campaigns.resolve())]
+    arguments = [] if conversations is None else [str(conversations.resolve())]
+    if campaigns is not None:
+        arguments += ["--campaigns", str(campaigns.resolve())]
     child = process.spawn(
         module_argv("pipeline", *arguments), env=environment(settings), log_path=log, cwd=settings.home
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -43,7 +43,7 @@ def recency_weights(started_at: Sequence[datetime | None], half_life_days: float
 
 def user_vector(
     conversations: Sequence[StoredConversation],
-    vectors: dict[str, NDArray[np.float32]],
+    vectors: Mapping[str, NDArray[np.float32]],
     half_life_days: float,
 ) -> NDArray[np.float32] | None:
     """Return the recency-weighted mean of a user's conversation vectors at length 1, (dim,).

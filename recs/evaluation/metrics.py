@@ -47,14 +47,20 @@ def quality(order: Order, relevant: Mask, ks: Sequence[int]) -> dict[str, NDArra
         raise ValueError("a case without a relevant campaign has no quality; leave it out")
     hits = np.take_along_axis(relevant, order, axis=1)
     found: dict[str, NDArray[np.float64]] = {"mrr": np.asarray(1.0 / (hits.argmax(axis=1) + 1.0))}
-    discounts = 1.0 / np.log2(np.arange(hits.shape[1]) + 2.0)
-    ideal = np.concatenate([[0.0], np.cumsum(discounts)])
     for k in ks:
         first = hits[:, :k]
         found[f"recall@{k}"] = np.asarray(first.sum(axis=1) / asked)
         found[f"hit_rate@{k}"] = np.asarray(first.any(axis=1), dtype=np.float64)
-        found[f"ndcg@{k}"] = np.asarray(first @ discounts[:k] / ideal[np.minimum(asked, first.shape[1])])
+        found[f"ndcg@{k}"] = ndcg(first, asked)
     return found
+
+
+def ndcg(hits: Mask, asked: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return NDCG of lists, (n_cases,): `hits` (n_cases, k) says which places are relevant, `asked` how many there are
+    in all."""
+    discounts = 1.0 / np.log2(np.arange(hits.shape[1]) + 2.0)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])
+    return np.asarray(hits @ discounts / ideal[np.minimum(asked, hits.shape[1])])
 
 
 def coverage(lists: Order, n_campaigns: int) -> float:

@@ -150,6 +150,31 @@ def split_by_field(data: Dataset, actions: Collection[Action], name: str) -> Spl
     return _settled("field", train, cases, {"of_no_part_or_without_a_positive": other})
 
 
+def texts_between(data: Dataset, actions: Collection[Action], start: float, end: float) -> Split:
+    """Train on the first `start` of the conversations in order, test each of those from there to `end` by its words.
+
+    Both are shares of all conversations. As in `split_by_field`, what is known of a case is its messages before the
+    agent's last turn. Raises InputError where one of the parts is empty.
+    """
+    ordered = sorted(data.conversations, key=lambda stored: (moment(stored), stored.conversation.conversation_id))
+    first, last = int(start * len(ordered)), int(end * len(ordered))
+    if not 0 < first < last:
+        raise InputError(f"{len(ordered):,} conversations cannot be parted at {start:.0%} and {end:.0%}")
+    cut = moment(ordered[first])
+    cases = [
+        Case(
+            stored.conversation.user_id,
+            (stored,),
+            tuple(sorted(positives(stored.conversation, actions))),
+            query=query_of(stored.conversation),
+        )
+        for stored in ordered[first:last]
+        if positives(stored.conversation, actions)
+    ]
+    train = [stored for stored in ordered[:first] if moment(stored) < cut]
+    return _settled("texts", train, cases, {"test_conversations_without_a_positive": last - first - len(cases)}, cut)
+
+
 def query_of(conversation: Conversation) -> tuple[str, ...]:
     """Return the user's messages before the agent's last turn; all of them where the agent never spoke."""
     spoken = [place for place, message in enumerate(conversation.messages) if message.role == "agent"]

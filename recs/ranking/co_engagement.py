@@ -48,20 +48,16 @@ def ease_links(
 
     Source: H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019.
     """
-    engaged = np.asarray(engagement.sum(axis=0)).ravel() > 0
-    if not engaged.any():
-        return []
-    weights = np.round(ease_weights(engagement, regularisation=regularisation), _DECIMALS)
-
+    # What nobody took leads nowhere; leaving it out makes the matrix that is inverted smaller.
+    engaged = np.flatnonzero(np.asarray(engagement.sum(axis=0)).ravel())
     # Sorted by id first, so that a stable sort by weight leaves ties in order of id.
-    by_id = np.array(sorted(range(len(campaign_ids)), key=campaign_ids.__getitem__), dtype=np.intp)
+    by_id = np.array(sorted(engaged.tolist(), key=campaign_ids.__getitem__), dtype=np.intp)
+    if not by_id.size:
+        return []
+    weights = np.round(ease_weights(engagement[:, by_id], regularisation=regularisation), _DECIMALS)
+    names = [campaign_ids[i] for i in by_id]
     links = []
-    for source in by_id[engaged[by_id]]:
-        row = weights[source, by_id]
-        strongest = np.argsort(-np.abs(row), kind="stable")[:links_per_campaign]
-        links += [
-            CoEngagement(campaign_ids[source], campaign_ids[by_id[t]], float(row[t]))
-            for t in np.sort(strongest)
-            if row[t]
-        ]
+    for source, row in zip(names, weights, strict=True):
+        strongest = np.sort(np.argsort(-np.abs(row), kind="stable")[:links_per_campaign])
+        links += [CoEngagement(source, names[t], float(row[t])) for t in strongest.tolist() if row[t]]
     return links

@@ -69,10 +69,14 @@ class Scorer:
         self._executor = executor
         self._now = now
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each component: set by hand, else fitted with the generation, else the default."""
-        return {**DEFAULT_WEIGHTS, **self.generation.weights, **(self._settings.weights or {})}
+    def weights(self, *, text: bool = False) -> dict[str, float]:
+        """Return the weight of each component: set by hand, else fitted with the generation, else the default.
+
+        `text` asks for those of somebody of whom only words are known.
+        """
+        generation = self.generation
+        fitted = {**generation.weights, **(generation.text_weights if text else {})}
+        return {**DEFAULT_WEIGHTS, **fitted, **(self._settings.weights or {})}
 
     def gatherer(self) -> Gatherer:
         """Return a gatherer for one request."""
@@ -92,7 +96,7 @@ class Scorer:
     def score(self, signals: Signals) -> Scored:
         """Return every campaign's score, parts and reason for being left out."""
         values = normalise(signals.raw, [self.generation.scales.get(name, 1.0) for name in COMPONENTS])
-        weights = self.weights
+        weights = self.weights(text=signals.known.text)
         parts = contributions(values, [weights[name] for name in COMPONENTS])
         total = scores(parts)
         return Scored(

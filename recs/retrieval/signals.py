@@ -6,7 +6,7 @@ a value and its name in `degraded`; what was found without it still counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,7 +26,7 @@ from recs.stores.ports import VectorIndex
 T = TypeVar("T")
 
 #: Users who opted out of profiling are taken from the pool after the search; so many more are asked for.
-_SPARE = 16
+SPARE = 16
 #: Users with campaigns in common who count, the most alike first.
 ALIKE_USERS = 100
 #: Engagements that are looked through for them at most. What many took says least of anyone, so it is left out first.
@@ -60,6 +60,8 @@ class Known:
     preferences: Preferences | None = None
     recent_views: dict[str, int] = field(default_factory=dict)
     degraded: frozenset[str] = frozenset()
+    text: bool = False
+    """Whether somebody of whom only these words are known was asked about."""
 
     @property
     def profiled(self) -> bool:
@@ -129,6 +131,21 @@ def taken(own: UserEdges | None) -> dict[str, float]:
     if own is None:
         return {}
     return {campaign_id: s for (_, campaign_id), s in strengths(own.engagements).items() if s >= 1.0}
+
+
+def looked_through(own: Iterable[str], takers: Mapping[str, int]) -> list[str]:
+    """Return whose takers are asked for to find users who took the same: the user's campaigns, the least common first.
+
+    As many as have `_ALIKE_ENGAGEMENTS` takers together, one at least.
+    """
+    budget = _ALIKE_ENGAGEMENTS
+    found: list[str] = []
+    for count, campaign_id in sorted((takers.get(c, 0), c) for c in own):
+        budget -= count
+        if budget < 0 and found:
+            break
+        found.append(campaign_id)
+    return found
 
 
 def compute(known: Known, catalogue: Catalogue, centre: NDArray[np.float64]) -> Signals:
@@ -224,7 +241,7 @@ class Gatherer:
         """Return the signals of somebody of whom only words are known, (dim,) at length 1, and the intent they show."""
         pool = self._pool(vector, leave_out=None)
         own = None if intent is None else UserEdges("", predicted={intent: 1})
-        return self._signals(Known(vector=vector, own=own, pool=tuple(pool), edges=self._edges(pool, [])))
+        return self._signals(Known(vector=vector, own=own, pool=tuple(pool), edges=self._edges(pool), text=True))
 
     def recompute(self, known: Known) -> Signals:
         """Return the signals that would follow from something else being known; no store is asked."""
@@ -242,7 +259,7 @@ class Gatherer:
     ) -> list[tuple[str, float]]:
         """Return what `pool` does, and after it those who would move up if some of these did not count."""
         query = np.asarray(vector - self._centre, dtype=np.float32)
-        hits = self._index().search("users", query, size + _SPARE, with_vectors=True)
+        hits = self._index().search("users", query, size + SPARE, with_vectors=True)
         may = self._may_count([hit.key for hit in hits if hit.key != leave_out])
         hits = [hit for hit in hits if hit.key in may]
         if not hits:
@@ -251,7 +268,7 @@ class Gatherer:
         # the number shown are those of both centred.
         found = np.stack([hit.vector for hit in hits if hit.vector is not None])
         similarity = components.centred_similarity(vector, found, self._centre)
-        return _nearest([hit.key for hit in hits], similarity, len(hits))
+        return nearest([hit.key for hit in hits], similarity, len(hits))
 
     def alike(self, own: UserEdges | None, *, leave_out: str | None) -> list[tuple[str, float]]:
         """Return the users who took most of the same campaigns, with the cosine; opted-out users not among them.
@@ -263,23 +280,16 @@ class Gatherer:
     def alike_and_next(self, own: UserEdges | None, *, leave_out: str | None) -> list[tuple[str, float]]:
         """Return what `alike` does, and after it those who would move up if some of these did not count."""
         mine = taken(own)
-        counts = self._catalogue.metrics
-        budget = _ALIKE_ENGAGEMENTS
-        looked_through: list[str] = []
-        for takers, campaign_id in sorted((counts[c].positive_users if c in counts else 0, c) for c in mine):
-            budget -= takers
-            if budget < 0 and looked_through:
-                break
-            looked_through.append(campaign_id)
-        if not looked_through:
+        asked = looked_through(mine, {c: row.positive_users for c, row in self._catalogue.metrics.items()})
+        if not asked:
             return []
-        found = self._stores.graph.sharing(looked_through, ALIKE_USERS + _SPARE + 1)
+        found = self._stores.graph.sharing(asked, ALIKE_USERS + SPARE + 1)
         may = self._may_count([row.user_id for row in found if row.user_id != leave_out])
         found = [row for row in found if row.user_id in may]
         similarity = components.engagement_similarity(
             np.array([row.shared for row in found]), len(mine), np.array([row.taken for row in found])
         )
-        return _nearest([row.user_id for row in found], similarity, len(found))
+        return nearest([row.user_id for row in found], similarity, len(found))
 
     def _may_count(self, user_ids: Sequence[str]) -> set[str]:
         preferences = self._stores.state.preferences(user_ids)
@@ -325,6 +335,6 @@ class Gatherer:
         return self.recompute(replace(known, degraded=frozenset(self._degraded)))
 
 
-def _nearest(user_ids: Sequence[str], similarity: NDArray[np.float64], size: int) -> list[tuple[str, float]]:
+def nearest(user_ids: Sequence[str], similarity: NDArray[np.float64], size: int) -> list[tuple[str, float]]:
     ranked = sorted(zip(user_ids, similarity.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     return ranked[:size]

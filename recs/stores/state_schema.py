@@ -38,6 +38,8 @@ GENERATIONS = sa.Table(
     # Little-endian float64: some hundred numbers that are only ever read together.
     sa.Column("centre", sa.LargeBinary, nullable=False),
     sa.Column("users", sa.BigInteger, nullable=False),
+    sa.Column("text_weights", sa.Text),
+    sa.Column("fit", sa.Text),
 )
 
 RUNS = sa.Table(
@@ -138,6 +140,8 @@ def generation_row(generation: Generation) -> dict[str, Any]:
         "scales": to_json(dict(generation.scales)),
         "centre": np.asarray(generation.centre, dtype="<f8").tobytes(),
         "users": generation.users,
+        "text_weights": to_json(dict(generation.text_weights)),
+        "fit": to_json(dict(generation.fit)),
     }
 
 
@@ -145,6 +149,8 @@ def read_generation(row: sa.Row[Any]) -> Generation:
     values = dict(row._mapping)
     values["weights"] = json.loads(values["weights"])
     values["scales"] = json.loads(values["scales"])
+    for name in ("text_weights", "fit"):
+        values[name] = json.loads(values[name]) if values[name] else {}
     values["centre"] = tuple(np.frombuffer(values["centre"], dtype="<f8").tolist())
     return Generation(**values)
 

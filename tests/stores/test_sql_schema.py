@@ -86,6 +86,8 @@ class TestSchema:
         with store._db.write() as connection:
             connection.execute(sa.text("DROP TABLE secrets"))
             connection.execute(sa.text("DROP TABLE artifacts"))
+            for column in ("text_weights", "fit"):
+                connection.execute(sa.text(f"ALTER TABLE generations DROP COLUMN {column}"))
             connection.execute(sa.text("UPDATE recs_state_version SET version_num = '0001'"))
         store.close()
         for _ in range(2):
@@ -93,7 +95,7 @@ class TestSchema:
             assert _all_of(store) == before
             assert store.secret("s", lambda: b"first") == b"first"
             with store._db.read() as connection:
-                assert migrations.found_version(connection, "state") == "0003"
+                assert migrations.found_version(connection, "state") == "0004"
             store.close()
 
     def test_a_backup_taken_while_it_is_in_use_brings_everything_back(self, sql_url: str, tmp_path: Path) -> None:
