@@ -139,3 +139,55 @@ def test_status_shows_servers_that_are_not_ours_without_their_passwords(recs, co
     told = recs("status").stdout
     assert "external" in told
     assert company.neo4j_password.get_secret_value() not in told
+
+
+def test_tune_says_what_it_learned_and_keeps_nothing_when_it_shall_not(recs, company):
+    assert "default weights are in use" in recs("tune", "--show").stdout
+    told = recs("tune", "--dry-run")
+    assert "0 cases of 0 users (no fold is large enough)" in " ".join(told.stdout.split())
+    assert "the default stays" in told.stdout
+    found = json.loads(recs("tune", "--dry-run", "--json", "--texts").stdout)
+    assert found["texts"]["weights"] == found["texts"]["default"]
+    assert found["texts"]["data"]["conversations"] == 4
+    assert "default weights are in use" in recs("tune", "--show").stdout
+    with pytest.raises(InputError, match="--positive 'love'"):
+        recs("tune", "--positive", "love")
+
+
+def test_explain_says_what_a_place_hangs_on(recs):
+    told = recs("explain", "bob", "spade").stdout.splitlines()
+    assert told[0].startswith("Spade [spade] is in 1st place for user bob, score ")
+    assert any(line.startswith("  - Without the neighbour ann it ") for line in told)
+    assert any(
+        line.startswith("  - Without having met Seeds [seeds] it falls from 1st to 2nd place; ") for line in told
+    )
+    assert any(" talk alike, 1 took it " in line for line in told)
+
+
+def test_explain_without_something(recs):
+    told = recs("explain", "bob", "--without-neighbour", "ann").stdout
+    assert told.startswith("User bob without the neighbour ann:\n  Spade [spade] ")
+    told = json.loads(recs("explain", "bob", "spade", "--without-conversation", "c2", "-k", "1", "--json").stdout)
+    assert (told["without"], told["without_id"], told["k"]) == ("conversation", "c2", 1)
+    assert [move["campaign_id"] for move in told["items"]] == ["spade"]
+    told = json.loads(recs("explain", "bob", "--without-campaign", "seeds", "--json").stdout)
+    assert told["without_name"] == "Seeds"
+
+
+def test_explain_says_how_much_hangs_on_single_messages(recs):
+    told = recs("explain", "bob").stdout
+    assert told.startswith("Of the first 2 campaigns for user bob, ")
+    assert "tried on the latest 1 of 1." in told
+
+
+def test_explain_needs_one_question(recs):
+    with pytest.raises(InputError, match="USER_ID or --text is needed"):
+        recs("explain")
+    with pytest.raises(InputError, match="not both"):
+        recs("explain", "bob", "--text", "hello")
+    with pytest.raises(InputError, match="one thing is taken away at a time"):
+        recs("explain", "bob", "--without-neighbour", "ann", "--without-campaign", "seeds")
+    with pytest.raises(InputError, match="belongs to a user"):
+        recs("explain", "--text", "hello", "--without-neighbour", "ann")
+    with pytest.raises(NotFoundError, match="nothing is known of user 'nobody'"):
+        recs("explain", "nobody", "seeds")
