@@ -38,6 +38,7 @@ BLEND = {"ease": 1.0, "text": 0.3, "content": 0.3, "popularity": 0.1}
 _QUANTILES = (0.6, 0.8)
 _WINDOWS = (0.4, 0.6, 0.8, 1.0)
 
+_LIST = 10
 _SECONDS_PER_DAY = 86400.0
 
 
@@ -289,11 +290,24 @@ class Fold:
     def ndcg(self, shares: Floats) -> tuple[Floats, Floats]:
         """Return NDCG@10 per case of the text component alone, popularity settling ties, and of the blend."""
         least = 1e-9 * self.popularity / max(1.0, self.popularity.max(initial=0.0))
-        alone, blend = (
-            metrics.quality(metrics.ranking(scores, self.unseen), self.targets, (10,))["ndcg@10"]
-            for scores in (shares + least, self.rest + BLEND["text"] * _standard(shares))
-        )
-        return alone, blend
+        blend = self.rest + BLEND["text"] * _standard(shares)
+        return ndcg(shares + least, self.unseen, self.targets), ndcg(blend, self.unseen, self.targets)
+
+
+def ndcg(scores: Floats, allowed: NDArray[np.bool_], targets: NDArray[np.bool_]) -> Floats:
+    """Return NDCG@10 as `recs.evaluation.metrics` does, (n_cases,), without putting what is not asked for in order.
+
+    Many times quicker where there are thousands of campaigns and few targets, and asked for some hundred times.
+    """
+    scores = np.where(allowed, np.round(scores, metrics.DECIMALS), -np.inf)
+    case, column = np.nonzero(targets)
+    own = scores[case, column][:, None]
+    ahead = scores[case] > own
+    ahead |= (scores[case] == own) & (np.arange(scores.shape[1]) < column[:, None])
+    rank = ahead.sum(axis=1) + 1
+    gains = np.bincount(case, np.where(rank <= _LIST, 1.0 / np.log2(rank + 1.0), 0.0), minlength=len(scores))
+    ideal = np.cumsum(1.0 / np.log2(np.arange(_LIST) + 2.0))
+    return np.asarray(gains / ideal[np.minimum(targets.sum(axis=1), _LIST) - 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.evaluation import BEGIN, END
 from benchmarks.table import load_results, terminal_table
 from benchmarks.vector_ways import PRESENT, Known, Said
-from benchmarks.vectors import bench_vectors, every_way
+from benchmarks.vectors import bench_vectors, every_way, ndcg
 from benchmarks.vectors_page import interval, load_studies, with_studies
 from recs.errors import InputError
+from recs.evaluation import metrics
 from recs.figures import write_figures
 
 CHOSEN = "messages that count: the agent's at half weight"
@@ -119,6 +120,16 @@ def test_bm25_is_that_of_the_book() -> None:
     expected = (saturated * idf * asked).sum(axis=1)
     assert ways.bm25(_known())[0] == pytest.approx(expected)
     assert ways.bm25(_known(), found=1)[0].tolist() == [0.0, 0.0]  # beyond the last that was found
+
+
+def test_ndcg_is_that_of_the_evaluation() -> None:
+    rng = np.random.default_rng(1)
+    allowed = rng.random((40, 30)) < 0.8
+    targets = allowed & (rng.random((40, 30)) < 0.2)
+    targets[:, 0] = allowed[:, 0] = True
+    scores = rng.integers(0, 6, (40, 30)) / 3.0  # with many ties
+    expected = metrics.quality(metrics.ranking(scores, allowed), targets, (10,))["ndcg@10"]
+    assert ndcg(scores, allowed, targets) == pytest.approx(expected)
 
 
 def _data(folder: Path, texts: Sequence[str] = ("desk", "chair")) -> Input:
