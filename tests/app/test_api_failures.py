@@ -85,6 +85,10 @@ def test_without_vectors(published: Stores, environment: dict[str, str], closed_
         # What is missing from an answer may be back in a moment: it is not kept.
         assert degraded(server) == ["vectors"]
         assert server.get("/users/anna/neighbours").json()["stores"] == ["vectors"]
+        explained = server.get("/users/anna/explanation", campaign_id="k3").json()
+        assert (explained["degraded"], explained["dissent"]["opinions"][0]["users"]) == (["vectors"], 0)
+        asked = {"without": "neighbour", "without_id": "p_0123456789abcdef"}
+        assert server.get("/users/anna/counterfactual", **asked).json()["stores"] == ["vectors"]
         assert_names(server, "vectors")
 
 
@@ -97,6 +101,8 @@ def test_without_the_graph(published: Stores, environment: dict[str, str], close
             "store_unavailable",
             ["graph"],
         )
+        answer = server.get("/users/anna/explanation", campaign_id="k3")
+        assert (answer.status_code, answer.json()["stores"]) == (503, ["graph"])
         assert_names(server, "graph")
 
 
