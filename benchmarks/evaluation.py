@@ -13,7 +13,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.table import EVALUATIONS, files, machine, versions
 from recs.evaluation import Evaluation
 from recs.evaluation.evaluate import LIST, SEGMENTS, SERVED, TESTED
-from recs.evaluation.report import LEVEL, standing
+from recs.evaluation.report import LEVEL, standing, weights_line
 from recs.evaluation.statistics import paired_p
 
 BEGIN = "<!-- from here to the end mark: written by `python -m benchmarks table` from benchmarks/results/ -->"
@@ -172,11 +172,11 @@ def _by_segment(segments: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _card_lines(content: Mapping[str, Any]) -> list[str]:
     card, figures = content["protocol"], content["figures"]
-    weights = ", ".join(f"{name} {weight:.4g}" for name, weight in card["weights"].items())
     seconds = f"{figures['seconds']:.0f} s" if "seconds" in figures else ""
     if "seconds.flow" in figures:
         seconds += (
             f": servers and flow, with the encoding, {figures['seconds.flow']:.0f}; "
+            f"learning weights {figures.get('seconds.tune', 0):.0f}; "
             f"scoring and judging {figures['seconds.evaluate']:.0f}"
         )
     left_out = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in card["left_out"].items() if n)
@@ -188,7 +188,7 @@ def _card_lines(content: Mapping[str, Any]) -> list[str]:
         "candidates": f"{card['candidates']}; {card['new_only']}",
         "positive": ", ".join(card["positive"]),
         "left out of training": left_out,
-        "weights": weights,
+        "weights": weights_line(card),
         "model": card["model"],
         "seed": card["seed"],
         "intervals": card["intervals"],

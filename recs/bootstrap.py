@@ -106,3 +106,14 @@ def open_stores(
         stores = connect(resolved, timeout_seconds=timeout_seconds)
         stack.callback(stores.close)
         yield resolved, stores
+
+
+@contextmanager
+def open_state(settings: Settings) -> Iterator[StateStore]:
+    """Yield the state store alone, which needs no server where no URL is set."""
+    with embedded.session(settings, ()) as resolved:
+        state = SqlState(_url(resolved, "state_url"), timeout_seconds=resolved.store_timeout_seconds)
+        try:
+            yield state
+        finally:
+            state.close()

@@ -25,6 +25,23 @@ COMPONENT_METHODS: Mapping[str, str] = {
     "engagement_prior": "How many users took the campaign, recent ones counting more.",
 }
 
+#: What the methods of an evaluation are called before marketers.
+METHOD_NAMES: Mapping[str, str] = {
+    "hybrid": "our ranking",
+    "random": "chance",
+    "popularity": "popularity",
+    "popularity_before": "popularity at the time",
+    "popularity_by_category": "popularity per category",
+    "repeat": "what they met already",
+    "item_knn": "campaigns taken together",
+    "user_knn": "users who took the same",
+    "user_knn_text": "users who talk alike, many",
+    "top5_neighbours": "the five who talk most alike",
+    "ease": "item-to-item model (EASE)",
+    "als": "matrix factorisation (ALS)",
+    "bpr": "matrix factorisation (BPR)",
+}
+
 _DID = {
     "view": "saw this",
     "click": "clicked on this",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.dashboard.markup import components_of
@@ -107,6 +107,68 @@ def bars(items: Sequence[Item], chosen: str | None, *, ink: str, selectable: boo
         },
         "series": [*series, total],
     }
+
+
+def intervals_height(rows: Sequence[Mapping[str, Any]]) -> int:
+    return 2 * _MARGIN_PIXELS + 28 * len(rows) + 36
+
+
+def intervals(rows: Sequence[Mapping[str, Any]], *, ink: str) -> Option:
+    """Return one line per method: its NDCG@10 as a dot on the bar of its 95% interval, ours in the accent colour.
+
+    Rows have `method`, `name`, `ndcg`, `low` and `high`; their order is kept, the first on top.
+    """
+    ours, others = colour("similar_users"), "#9a9aa8"
+    axis = {"axisTick": {"show": False}, "axisLine": {"show": False}}
+    shades = [ours if row["method"] == "hybrid" else others for row in rows]
+    bar = {"type": "bar", "stack": "interval", "barWidth": 8, "silent": True, "emphasis": {"disabled": True}}
+    return {
+        "animation": False,
+        "grid": {"left": 210, "right": 52, "top": 4, "bottom": 36, "outerBoundsMode": "none"},
+        "xAxis": {
+            "type": "value",
+            "min": 0,
+            "name": "NDCG@10",
+            "nameLocation": "middle",
+            "nameGap": 22,
+            "nameTextStyle": {"color": ink},
+            "axisLabel": {"color": ink},
+            "splitLine": {"lineStyle": {"color": "#8a8a9933"}},
+            **axis,
+        },
+        "yAxis": {
+            "type": "category",
+            "inverse": True,
+            "axisLabel": {"width": 200, "overflow": "truncate", "fontSize": 13, "interval": 0, "color": ink},
+            "data": [str(row["name"]) for row in rows],
+            **axis,
+        },
+        "series": [
+            {**bar, "data": [{"value": row["low"], "itemStyle": {"color": "transparent"}} for row in rows]},
+            {
+                **bar,
+                "data": [
+                    {"value": row["high"] - row["low"], "itemStyle": {"color": shade, "opacity": 0.35}}
+                    for row, shade in zip(rows, shades, strict=True)
+                ],
+            },
+            {
+                "type": "scatter",
+                "symbolSize": 9,
+                "silent": True,
+                "data": [
+                    {"value": [row["ndcg"], i], "itemStyle": {"color": shade}}
+                    for i, (row, shade) in enumerate(zip(rows, shades, strict=True))
+                ],
+            },
+        ],
+    }
+
+
+def intervals_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the intervals show, for those who do not see them."""
+    said = [f"{row['name']} {row['ndcg']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for row in rows]
+    return f"NDCG@10 with 95% intervals, best first: {'; '.join(said)}."
 
 
 def bars_in_words(items: Sequence[Item]) -> str:

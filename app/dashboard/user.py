@@ -11,6 +11,7 @@ import streamlit as st
 from app.dashboard import charts, markup, words
 from app.dashboard.lookup import View, example_user, example_words, look_up_user, look_up_words
 from app.dashboard.opening import Workbench, workbench
+from app.dashboard.states import cannot_open, failed, nothing_published
 from app.dashboard.style import ink
 from recs.errors import InputError, RecsError, StoreUnavailableError
 from recs.explain import COMPONENT_METHODS, COMPONENT_NAMES
@@ -24,7 +25,7 @@ def page() -> None:
     try:
         bench = workbench()
     except RecsError as exc:
-        _cannot_open(exc)
+        cannot_open(exc)
         return
     show(bench)
 
@@ -33,17 +34,15 @@ def show(bench: Workbench) -> None:
     """Show the page. The address is what holds: widgets follow it, and write to it."""
     try:
         if not bench.stores.state.head().generation:
-            _nothing_published()
+            nothing_published()
             return
         view = _asked(bench)
         if view is not None:
             _answer(view)
         elif st.query_params.get("by") != "words":
             st.info("There is no example to open with. Type a user id, or look up by what somebody said.")
-    except StoreUnavailableError as exc:
-        _store_down(exc)
     except RecsError as exc:
-        st.error(markup.as_markdown(f"This cannot be answered: {exc}"))
+        failed(exc)
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------
@@ -232,44 +231,3 @@ def _method(view: View) -> None:
             f"This answer: generation {view.answer.generation}, recommendation `{view.answer.recommendation_id}`"
             f"{', from the cache' if view.answer.cached else ''}. `docs/workbench.md` says more."
         )
-
-
-# -- when something is missing ---------------------------------------------------------------------------------------
-
-
-def _nothing_published() -> None:
-    st.html(
-        markup.block(
-            "<h1>Nothing has been published yet</h1>",
-            "<p>Load conversations and campaigns; this takes a "
-            "minute or two for the sample. Then reload this page.</p>",
-        )
-    )
-    st.code(
-        "recs run data/sample_conversations.json --campaigns data/sample_campaigns.json "
-        "--preferences data/sample_preferences.jsonl",
-        language="bash",
-        wrap_lines=True,
-    )
-
-
-def _store_down(exc: StoreUnavailableError) -> None:
-    name = words.ROLE_NAMES.get(exc.store, exc.store)
-    st.error(
-        f"The {name} does not answer, and without it no honest answer can be given, so none is shown. "
-        "The other parts of the product are not touched. `recs status` shows what is up; `recs up` starts the "
-        "embedded servers."
-    )
-    _try_again()
-
-
-def _cannot_open(exc: RecsError) -> None:
-    st.error("The stores cannot be opened, so there is nothing to show. `recs status` shows what is up. The reason:")
-    st.code(str(exc), language=None, wrap_lines=True)
-    _try_again()
-
-
-def _try_again() -> None:
-    if st.button("Try again"):
-        workbench.clear()
-        st.rerun()

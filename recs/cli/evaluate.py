@@ -13,7 +13,7 @@ from rich.console import Console
 
 from recs import embedded
 from recs.batch.fits import Who, keep_fit
-from recs.bootstrap import Stores, connect
+from recs.bootstrap import Stores, connect, open_state
 from recs.cli.app import app
 from recs.cli.temporary_home import load_through_flow, temporary_home
 from recs.embed import LazyEncoder
@@ -35,12 +35,12 @@ from recs.evaluation import (
 from recs.evaluation.data import read_conversations, sha256
 from recs.evaluation.evaluate import SEED, SERVED, missing_methods
 from recs.evaluation.learning import learn_weights
-from recs.evaluation.report import print_report, protocol_card, reliability
+from recs.evaluation.report import keep_evaluation, print_report, protocol_card, reliability
 from recs.evaluation.served import hybrid, require_unseen, words_of
 from recs.figures import figures_object, write_figures
 from recs.model import ACTIONS, Action, Generation
 from recs.retrieval import Recommender
-from recs.settings import Settings
+from recs.settings import Settings, load_settings
 
 
 @app.command("evaluate")
@@ -58,6 +58,7 @@ def evaluate_command(
         bool, typer.Option("--default-weights", help="Do not learn weights from the training part.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of whatever is drawn.")] = SEED,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the result, for the workbench's page Quality.")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Compare the served ranking with every baseline on conversations that were held back.
@@ -108,10 +109,14 @@ def evaluate_command(
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width of its own
     print_report(found, card, console)
+    per_user = {name: values.tolist() for name, values in found.per_case.items()}
+    content = figures_object("recs evaluate", found.figures, data=described, samples=per_user)
+    content |= {"calibration": reliability(found), "protocol": card}
+    if keep:
+        with open_state(load_settings()) as state:
+            keep_evaluation(state, content)
     if json_out is not None:
-        per_user = {name: values.tolist() for name, values in found.per_case.items()}
-        content = figures_object("recs evaluate", found.figures, data=described, samples=per_user)
-        write_figures(json_out, {**content, "calibration": reliability(found), "protocol": card})
+        write_figures(json_out, content)
 
 
 def _evaluated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ from recs.evaluation.evaluate import KS, LIST, SEGMENTS, SERVED, TESTED, Evaluat
 from recs.evaluation.split import Split
 from recs.evaluation.statistics import PERMUTATIONS, RESAMPLES
 from recs.figures import versions
+from recs.stores.ports import StateStore
 
 SPLITS = {
     "leave_last_out": "per user with two or more conversations that hold a positive, the last of them is the test",
     "time": "all conversations from a quantile of their times on are the test, one case per user",
     "field": "a field says which conversations are the test; the query is what was said before the agent's last turn",
 }
+
+_KEPT = "evaluation"
 
 #: Differences with a greater p than this are told as no difference.
 LEVEL = 0.05
@@ -73,6 +77,18 @@ def reliability(found: Evaluation) -> dict[str, Any]:
     }
 
 
+def keep_evaluation(state: StateStore, content: Mapping[str, Any]) -> None:
+    """Keep what `recs evaluate` writes, without the values per user, in place of what was kept before."""
+    kept = {name: value for name, value in content.items() if name != "samples"}
+    state.put_artifact(_KEPT, json.dumps(kept, sort_keys=True).encode())
+
+
+def kept_evaluation(state: StateStore) -> dict[str, Any] | None:
+    """Return the evaluation that was kept last, None where there is none."""
+    body = state.artifact(_KEPT)
+    return None if body is None else dict(json.loads(body))
+
+
 def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> None:
     """Print the table of all methods, best NDCG@10 first, the segments, and how the served ranking stands."""
     figures = found.figures
@@ -111,6 +127,7 @@ def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> N
         console.print(
             f"{file['path']}: {file['rows']:,} rows, sha256 {file['sha256']}", highlight=False, soft_wrap=True
         )
+    console.print(f"weights: {weights_line(card)}", highlight=False, soft_wrap=True)
     for key in ("split_means", "candidates", "new_only", "filters", "left_out", "seed"):
         console.print(f"{key}: {card[key]}", highlight=False, soft_wrap=True)
     console.print(
@@ -118,6 +135,21 @@ def print_report(found: Evaluation, card: dict[str, Any], console: Console) -> N
         "to learn from",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def weights_line(card: Mapping[str, Any]) -> str:
+    """Return in words which weights were evaluated, and how they came about."""
+    weights = card.get("text_weights") or card.get("weights") or {}
+    told = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    fit = card.get("fit")
+    if fit is None:
+        return f"{told} (not learned)"
+    if not fit["steps"]:
+        return f"{told} (the default: nothing else gains beyond chance on {fit['cases']:,} validation cases)"
+    return (
+        f"{told} (learned on {fit['cases']:,} validation cases of training: NDCG@10 {fit['ndcg_default']:.4f} by "
+        f"default, {fit['ndcg']:.4f} learned)"
     )
 
 

@@ -116,7 +116,8 @@ def test_a_data_set_has_its_losses_first_its_table_and_its_card() -> None:
     assert "- data: few/c.jsonl, 7 rows, sha256 fewfewfewfew; k, 2 rows, sha256 000000000000" in few
     assert "- left out of training: copies of a test conversation 2" in few
     assert "- seed: 5" in few
-    assert any("9 s: servers and flow, with the encoding, 7; scoring and judging 2" in line for line in few)
+    assert "- weights: intent 0.25 (not learned)" in few
+    assert any("9 s: servers and flow, with the encoding, 7; learning weights 0; scoring and judging 2" in line for line in few)
     assert "- hybrid loses clearly to none" in "\n".join(
         with_evaluations(f"{BEGIN}{END}", [("x", _content("x", hybrid=[0.3], knn=[0.3]))]).splitlines()
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,9 +82,15 @@ class FakeStores:
     """Every role in one; `down` names the roles that do not answer."""
 
     def __init__(
-        self, *, down: Sequence[str] = (), generation: int = 1, preferences: Preferences | None = None
+        self,
+        *,
+        down: Sequence[str] = (),
+        generation: int = 1,
+        preferences: Preferences | None = None,
+        artifacts: Mapping[str, bytes] | None = None,
     ) -> None:
         self.down = set(down)
+        self._artifacts = artifacts or {}
         self._generation = generation
         self._preferences = preferences
 
@@ -103,6 +109,10 @@ class FakeStores:
     def preferences(self, user_ids: Sequence[str]) -> dict[str, Preferences]:
         self._must_answer("state")
         return {user: self._preferences for user in user_ids if self._preferences is not None}
+
+    def artifact(self, name: str) -> bytes | None:
+        self._must_answer("state")
+        return self._artifacts.get(name)
 
     def campaigns(self) -> dict[str, CampaignNode]:
         self._must_answer("graph")
