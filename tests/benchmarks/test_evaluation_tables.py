@@ -117,7 +117,9 @@ def test_a_data_set_has_its_losses_first_its_table_and_its_card() -> None:
     assert "- left out of training: copies of a test conversation 2" in few
     assert "- seed: 5" in few
     assert "- weights: intent 0.25 (not learned)" in few
-    assert any("9 s: servers and flow, with the encoding, 7; learning weights 0; scoring and judging 2" in line for line in few)
+    assert any(
+        "9 s: servers and flow, with the encoding, 7; learning weights 0; scoring and judging 2" in line for line in few
+    )
     assert "- hybrid loses clearly to none" in "\n".join(
         with_evaluations(f"{BEGIN}{END}", [("x", _content("x", hybrid=[0.3], knn=[0.3]))]).splitlines()
     )
