@@ -22,6 +22,15 @@ _HOW = (
     "Differences are judged by a paired test on the same people."
 )
 
+_FORMATS = {
+    "NDCG@10": st.column_config.NumberColumn(format="%.3f"),
+    "Recall@10": st.column_config.NumberColumn(format="%.3f"),
+    "Ours is ahead by": st.column_config.NumberColumn(format="%+.3f"),
+    "By chance (p)": st.column_config.NumberColumn(
+        format="%.4f", help="How likely so great a difference is where there is none; under .05 we call it one."
+    ),
+}
+
 
 def page() -> None:
     """Show the page on the process's own clients."""
@@ -66,7 +75,7 @@ def show(bench: Workbench) -> None:
     )
     with st.popover("How is this computed?"):
         st.write(_HOW)
-    st.dataframe(_table(rows), hide_index=True, width="stretch")
+    st.dataframe(_table(rows), hide_index=True, width="stretch", column_config=_FORMATS)
     st.subheader("Weights")
     st.write(markup.as_markdown(weights_line(card)))
     with st.expander("Protocol"):
@@ -114,14 +123,10 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Ranking by": [row["name"] for row in rows],
-            "NDCG@10": [f"{row['ndcg']:.3f}" for row in rows],
+            "NDCG@10": [row["ndcg"] for row in rows],
             "95% interval": [f"{row['low']:.3f} to {row['high']:.3f}" for row in rows],
-            "Recall@10": [f"{row['recall']:.3f}" for row in rows],
-            "Ours is ahead by": ["" if row["difference"] is None else f"{row['difference']:+.3f}" for row in rows],
-            "By chance (p)": ["" if row["p"] is None else _p(row["p"]) for row in rows],
+            "Recall@10": [row["recall"] for row in rows],
+            "Ours is ahead by": [row["difference"] for row in rows],
+            "By chance (p)": [row["p"] for row in rows],
         }
     )
-
-
-def _p(p: float) -> str:
-    return "under .001" if p < 0.001 else f"{p:.3f}"
