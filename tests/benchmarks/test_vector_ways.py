@@ -16,7 +16,8 @@ from benchmarks import vector_ways as ways
 from benchmarks.data import Input
 from benchmarks.errors import BenchmarkError
 from benchmarks.evaluation import BEGIN, END
-from benchmarks.table import load_results, terminal_table
+from benchmarks.samples import ROOT
+from benchmarks.table import RESULTS, VECTORS, load_results, terminal_table
 from benchmarks.vector_ways import PRESENT, Known, Said
 from benchmarks.vectors import bench_vectors, every_way, ndcg
 from benchmarks.vectors_page import interval, load_studies, with_studies
@@ -229,3 +230,10 @@ def test_studies_are_read_by_name_and_are_no_benchmarks(tmp_path: Path) -> None:
     write_figures(tmp_path / "vectors-c.json", {**_study("c", 0.1, 0.1)[1], "command": "recs run"})
     with pytest.raises(BenchmarkError, match="recs run"):
         load_studies(tmp_path)
+
+
+def test_the_tables_in_docs_are_those_that_the_results_give() -> None:
+    document, studies = VECTORS.read_text(), load_studies(RESULTS)
+    assert {"redial", "amazon_small", "twitter_care"} <= {name for name, _ in studies}
+    assert document == with_studies(document, studies)
+    assert str(ROOT) not in document
