@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from app.dashboard import charts, markup
-from app.dashboard.opening import Workbench, workbench
-from app.dashboard.states import cannot_open, failed, nothing
+from app.dashboard.opening import Workbench
+from app.dashboard.states import failed, nothing, on_workbench
 from app.dashboard.style import ink
 from recs.errors import RecsError
 from recs.evaluation.report import LEVEL, SPLITS, kept_evaluation, weights_line
@@ -34,12 +34,7 @@ _FORMATS = {
 
 def page() -> None:
     """Show the page on the process's own clients."""
-    try:
-        bench = workbench()
-    except RecsError as exc:
-        cannot_open(exc)
-        return
-    show(bench)
+    on_workbench(show)
 
 
 def show(bench: Workbench) -> None:
@@ -75,7 +70,9 @@ def show(bench: Workbench) -> None:
     )
     with st.popover("How is this computed?"):
         st.write(_HOW)
-    st.dataframe(_table(rows), hide_index=True, width="stretch", column_config=_FORMATS)
+    st.dataframe(
+        _table(rows), hide_index=True, width="stretch", height="content", placeholder="", column_config=_FORMATS
+    )
     st.subheader("Weights")
     st.write(markup.as_markdown(weights_line(card)))
     with st.expander("Protocol"):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 
 import streamlit as st
 
 from app.dashboard import markup, words
-from app.dashboard.opening import workbench
+from app.dashboard.opening import Workbench, workbench
 from recs.errors import RecsError, StoreUnavailableError
+
+
+def on_workbench(show: Callable[[Workbench], None]) -> None:
+    """Show a page on the process's own clients, or why they cannot be opened."""
+    try:
+        bench = workbench()
+    except RecsError as exc:
+        _cannot_open(exc)
+        return
+    show(bench)
 
 
 def nothing(title: str, command: str, what_it_does: str) -> None:
@@ -41,7 +52,7 @@ def failed(exc: RecsError) -> None:
         st.error(markup.as_markdown(f"This cannot be answered: {exc}"))
 
 
-def cannot_open(exc: RecsError) -> None:
+def _cannot_open(exc: RecsError) -> None:
     """Say that the stores cannot be opened, and why."""
     st.error("The stores cannot be opened, so there is nothing to show. `recs status` shows what is up. The reason:")
     st.code(str(exc), language=None, wrap_lines=True)

@@ -10,8 +10,8 @@ import streamlit as st
 
 from app.dashboard import charts, markup, words
 from app.dashboard.lookup import View, example_user, example_words, look_up_user, look_up_words
-from app.dashboard.opening import Workbench, workbench
-from app.dashboard.states import cannot_open, failed, nothing_published
+from app.dashboard.opening import Workbench
+from app.dashboard.states import failed, nothing_published, on_workbench
 from app.dashboard.style import ink
 from recs.errors import InputError, RecsError, StoreUnavailableError
 from recs.explain import COMPONENT_METHODS, COMPONENT_NAMES
@@ -22,12 +22,7 @@ _BY = {"user": "A user", "words": "What somebody said"}
 
 def page() -> None:
     """Show the page on the process's own clients."""
-    try:
-        bench = workbench()
-    except RecsError as exc:
-        cannot_open(exc)
-        return
-    show(bench)
+    on_workbench(show)
 
 
 def show(bench: Workbench) -> None:
@@ -224,8 +219,9 @@ def _method(view: View) -> None:
         methods = "\n".join(f"- **{COMPONENT_NAMES[name]}**: {said}" for name, said in COMPONENT_METHODS.items())
         st.markdown(
             "A score is a sum of parts. Each part is a value, divided by a constant of the current generation so that "
-            "values can be compared, times a weight that was fitted to past engagement or set by hand. A part left of "
-            "zero speaks against the campaign. Similarity is the cosine of two users' words after the mean user is "
+            "values can be compared, times a weight: learned from past engagement where that is better beyond chance, "
+            "else the default, or set by hand. A part left of zero speaks against the campaign. "
+            "Similarity is the cosine of two users' words after the mean user is "
             "taken off, from −1 to 1. What the user has taken, what is paused or out of its dates, and what they do "
             f"not want is held back whatever its score.\n\n{methods}\n\n"
             f"This answer: generation {view.answer.generation}, recommendation `{view.answer.recommendation_id}`"

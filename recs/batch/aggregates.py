@@ -11,13 +11,14 @@ import numpy as np
 from scipy import sparse
 
 from recs.batch.fits import kept_fits
-from recs.batch.vectors import CENTRE_USERS, mean_user, sample
+from recs.batch.vectors import CENTRE_USERS, mean_user
 from recs.bootstrap import Stores
 from recs.errors import RunError
 from recs.model import TAKEN, Generation
 from recs.ranking import COMPONENTS, DEFAULT_WEIGHTS, ease_links
 from recs.retrieval.catalogue import load_catalogue
 from recs.retrieval.scoring import Scorer
+from recs.sampling import sample
 from recs.settings import Settings
 from recs.stores.ports import SPACES, VectorIndex
 

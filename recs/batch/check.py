@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from recs.batch.intents import Predictor
-from recs.batch.relationships import edges_of, facts_of
 from recs.batch.vectors import campaign_text
 from recs.bootstrap import Stores
+from recs.edges import edges_of, facts_of
 from recs.embed import normalise_text
 from recs.errors import BuildMissingError
 from recs.model import Campaign, EngagementFact, StoredConversation

@@ -5,8 +5,6 @@ Raw conversations stay as they are: what is predicted lives on the edges of the 
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
@@ -18,6 +16,7 @@ from recs.bootstrap import Stores
 from recs.intents.classifier import IntentClassifier, enough, fit
 from recs.intents.kept import is_kept, keep_classifier, kept_classifier, weights_of
 from recs.model import StoredConversation
+from recs.sampling import Sample
 from recs.stores.ports import VectorIndex
 
 T = TypeVar("T")
@@ -100,26 +99,16 @@ def fit_intents(
 def _examples(stores: Stores) -> tuple[dict[str, str], set[str]]:
     """Return the labelled conversations to learn from, and the users who have one without a label."""
     excluded = stores.state.profiling_opt_outs()
-    by_intent: dict[str, list[tuple[int, str]]] = {}
+    by_intent: dict[str, Sample] = {}
     users: set[str] = set()
     for stored in stores.documents.scan(texts=False):
         c = stored.conversation
         if not c.intent:
             users.add(c.user_id)
         elif c.user_id not in excluded:
-            kept = by_intent.setdefault(c.intent, [])
-            # The least by hash, held as a heap of the negated: the same ones in whichever order they come.
-            place = (-_place(c.conversation_id), c.conversation_id)
-            if len(kept) < EXAMPLES_PER_INTENT:
-                heapq.heappush(kept, place)
-            else:
-                heapq.heappushpop(kept, place)
+            by_intent.setdefault(c.intent, Sample(EXAMPLES_PER_INTENT)).add(c.conversation_id)
     share = max(1, EXAMPLES // max(1, len(by_intent)))
-    return {i: intent for intent, kept in by_intent.items() for _, i in heapq.nlargest(share, kept)}, users
-
-
-def _place(conversation_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(conversation_id.encode("utf-8", "surrogatepass")).digest()[:8])
+    return {i: intent for intent, kept in by_intent.items() for i in kept.first(share)}, users
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

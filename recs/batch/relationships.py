@@ -9,8 +9,6 @@ from recs.bootstrap import Stores
 from recs.edges import edges_of, facts_of
 from recs.model import StoredConversation
 
-__all__ = ["edges_of", "facts_of", "load_facts", "load_relationships"]
-
 
 def load_facts(stores: Stores, conversation_ids: Sequence[str]) -> int:
     """Bring the facts of these conversations up to date; returns how many facts they have."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -143,11 +141,6 @@ def load_user_vectors(
     index.upsert("users", records)
     index.delete("users", silent)
     return len(records)
-
-
-def sample(user_ids: Iterable[str], size: int) -> list[str]:
-    """Return a sample of users that depends on nothing but their ids."""
-    return heapq.nsmallest(size, user_ids, key=lambda user_id: hashlib.sha256(user_id.encode()).digest())
 
 
 def mean_user(index: VectorIndex, user_ids: Sequence[str], dim: int) -> tuple[float, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from recs.evaluation.split import Case, Split, leave_last_out, moment, texts_bet
 from recs.evaluation.tune import Fold
 from recs.model import Action, StoredConversation
 from recs.retrieval.signals import Signals
+from recs.sampling import place
 from recs.settings import Settings
 from recs.stores.ports import CampaignNode
 
@@ -113,7 +113,7 @@ def _fold(
     catalogue = past.catalogue
     taken = past.taken_by(split, actions)
     cases = [c for c in split.cases if {t for t in c.targets if t in catalogue.position} - taken.get(c.user_id, set())]
-    cases = heapq.nsmallest(MOST_CASES, cases, key=lambda c: hashlib.sha256(c.key.encode("utf-8", "replace")).digest())
+    cases = heapq.nsmallest(MOST_CASES, cases, key=lambda c: place(c.key))
     cases.sort(key=lambda case: case.key)
     kept, raw = [], []
     for case in cases:

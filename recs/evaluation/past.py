@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recs.batch.relationships import edges_of
-from recs.batch.vectors import CENTRE_USERS, sample
+from recs.batch.vectors import CENTRE_USERS
+from recs.edges import edges_of
 from recs.embed.vectors import unit, user_vector
 from recs.evaluation.split import Split, positives
 from recs.model import TAKEN, Action, CampaignMetrics, CoEngagement, EngagementEdge, StoredConversation, UserEdges
 from recs.ranking import components, ease_links
 from recs.retrieval.catalogue import Catalogue
 from recs.retrieval.signals import ALIKE_USERS, SPARE, Known, Signals, compute, looked_through, nearest, taken
+from recs.sampling import sample
 from recs.settings import Settings
 from recs.stores.ports import CampaignNode, Sharing
 

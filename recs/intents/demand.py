@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -24,6 +22,7 @@ from recs.intents.clusters import LEAST, Trend, characteristic_words, cluster, t
 from recs.model import StoredConversation
 from recs.privacy import mask_text
 from recs.retrieval.catalogue import Catalogue, load_catalogue
+from recs.sampling import Sample
 from recs.settings import Settings
 from recs.stores.ports import CampaignNode, VectorIndex
 
@@ -133,27 +132,24 @@ class _Group:
     """Conversations that belong together, as they are met: all are counted, those with the least hashes kept."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._kept: list[tuple[int, str]] = []
-        self.count = self.labelled = 0
+        self._sample = Sample(size)
+        self.labelled = 0
         self.times = array("d")
 
     def add(self, stored: StoredConversation) -> None:
         c = stored.conversation
-        self.count += 1
+        self._sample.add(c.conversation_id)
         self.labelled += bool(c.intent)
         if c.started_at is not None:
             self.times.append(c.started_at.timestamp())
-        digest = hashlib.sha256(c.conversation_id.encode("utf-8", "surrogatepass")).digest()
-        place = (-int.from_bytes(digest[:8]), c.conversation_id)
-        if len(self._kept) < self._size:
-            heapq.heappush(self._kept, place)
-        else:
-            heapq.heappushpop(self._kept, place)
 
     @property
     def ids(self) -> list[str]:
-        return sorted(conversation_id for _, conversation_id in self._kept)
+        return self._sample.ids
+
+    @property
+    def count(self) -> int:
+        return self._sample.count
 
 
 def unmet_demand(stores: Stores, settings: Settings, *, now: datetime | None = None) -> DemandReport:

@@ -301,8 +301,8 @@ class WhatIf:
     def _to_try(self, campaign_id: str) -> tuple[list[tuple[TakenAway, str]], int]:
         signals = self.before.signals
         named = [
-            *supporters(campaign_id, signals, signals.pool)[:NEIGHBOURS_PER_ITEM],
-            *supporters(campaign_id, signals, signals.alike)[:ALIKE_PER_ITEM],
+            *supporters(campaign_id, signals.edges, signals.pool)[:NEIGHBOURS_PER_ITEM],
+            *supporters(campaign_id, signals.edges, signals.alike)[:ALIKE_PER_ITEM],
         ]
         strongest: dict[str, tuple[float, float]] = {}
         for edge in self.known.own.engagements if self.known.own is not None else ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,16 @@ class Explainer:
         the user took.
         """
         named: list[str] = []
+        # Neighbours have thousands of engagements, which are not to be gone through for every item.
+        about: dict[str, list[EngagementEdge]] = {item.campaign_id: [] for item in items}
+        for edge in signals.edges:
+            if edge.campaign_id in about:
+                about[edge.campaign_id].append(edge)
+        shared = _shared(signals)
         for item in items:
-            item.evidence += self._neighbours(item, signals)
-            item.evidence += self._engaged_alike(item, signals)
+            edges = about[item.campaign_id]
+            item.evidence += self._neighbours(item, edges, signals)
+            item.evidence += self._engaged_alike(item, edges, signals, shared)
             item.evidence += self._co_engagement(item, signals)
             item.evidence += self._intents(item, signals)
             item.evidence += self._content(item, signals)
@@ -65,7 +72,7 @@ class Explainer:
                     piece.quote, piece.own_quote = quotes[piece.user_id]
         return set()
 
-    def _neighbours(self, item: Item, signals: Signals) -> list[Evidence]:
+    def _neighbours(self, item: Item, edges: Sequence[EngagementEdge], signals: Signals) -> list[Evidence]:
         return [
             Evidence(
                 kind="neighbour",
@@ -74,16 +81,16 @@ class Explainer:
                 action=edge.action,
                 at=edge.last_at,
             )
-            for member, edge in supporters(item.campaign_id, signals, signals.pool)[:NEIGHBOURS_PER_ITEM]
+            for member, edge in supporters(item.campaign_id, edges, signals.pool)[:NEIGHBOURS_PER_ITEM]
         ]
 
-    def _engaged_alike(self, item: Item, signals: Signals) -> list[Evidence]:
+    def _engaged_alike(
+        self, item: Item, edges: Sequence[EngagementEdge], signals: Signals, shared_with: Mapping[str, set[str]]
+    ) -> list[Evidence]:
         """Name those who took it among the users who took the same campaigns, with one of these: the least common."""
         found = []
-        own = taken(signals.own)
-        for member, edge in supporters(item.campaign_id, signals, signals.alike)[:ALIKE_PER_ITEM]:
-            theirs = {e.campaign_id for e in signals.edges if e.user_id == member.user_id and e.action in TAKEN}
-            shared = sorted(theirs & own.keys(), key=lambda c: (self._takers(c), c))
+        for member, edge in supporters(item.campaign_id, edges, signals.alike)[:ALIKE_PER_ITEM]:
+            shared = sorted(shared_with.get(member.user_id, ()), key=lambda c: (self._takers(c), c))
             found.append(
                 Evidence(
                     kind="engaged_alike",
@@ -180,17 +187,17 @@ class Explainer:
 
 
 def supporters(
-    campaign_id: str, signals: Signals, members: Sequence[PoolMember]
+    campaign_id: str, edges: Iterable[EngagementEdge], members: Sequence[PoolMember]
 ) -> list[tuple[PoolMember, EngagementEdge]]:
     """Return the members who took or met the campaign, with what they did, those who count most first.
 
     Who disliked it is none, whatever else they did.
     """
     by_id = {member.user_id: member for member in members if member.weight > 0}
-    edges = [e for e in signals.edges if e.campaign_id == campaign_id and e.user_id in by_id]
-    against = {e.user_id for e in edges if e.action == "dislike"}
+    theirs = [e for e in edges if e.campaign_id == campaign_id and e.user_id in by_id]
+    against = {e.user_id for e in theirs if e.action == "dislike"}
     strongest: dict[str, EngagementEdge] = {}
-    for edge in edges:
+    for edge in theirs:
         held = strongest.get(edge.user_id)
         if edge.user_id not in against and (held is None or _telling(edge) > _telling(held)):
             strongest[edge.user_id] = edge
@@ -198,6 +205,16 @@ def supporters(
         ((by_id[user_id], edge) for user_id, edge in strongest.items()),
         key=lambda pair: (-ACTION_STRENGTH[pair[1].action] * pair[0].weight, pair[0].user_id),
     )
+
+
+def _shared(signals: Signals) -> dict[str, set[str]]:
+    """Return what the user and each of the users who took the same campaigns have both taken."""
+    own = taken(signals.own)
+    found: dict[str, set[str]] = {member.user_id: set() for member in signals.alike}
+    for edge in signals.edges:
+        if edge.user_id in found and edge.campaign_id in own and edge.action in TAKEN:
+            found[edge.user_id].add(edge.campaign_id)
+    return found
 
 
 def _telling(edge: EngagementEdge) -> tuple[float, str]:

@@ -280,7 +280,8 @@ class Gatherer:
     def alike_and_next(self, own: UserEdges | None, *, leave_out: str | None) -> list[tuple[str, float]]:
         """Return what `alike` does, and after it those who would move up if some of these did not count."""
         mine = taken(own)
-        asked = looked_through(mine, {c: row.positive_users for c, row in self._catalogue.metrics.items()})
+        metrics = self._catalogue.metrics
+        asked = looked_through(mine, {c: metrics[c].positive_users for c in mine if c in metrics})
         if not asked:
             return []
         found = self._stores.graph.sharing(asked, ALIKE_USERS + SPARE + 1)

@@ -13,8 +13,8 @@ from recs.batch import publish
 from recs.batch.check import check_stores, repair
 from recs.batch.erase import erase_user
 from recs.batch.fingerprint import fingerprint
-from recs.batch.relationships import edges_of, facts_of
 from recs.bootstrap import connect
+from recs.edges import edges_of, facts_of
 from recs.errors import RunError
 from recs.model import Campaign, Conversation, Engagement, Message, StoredConversation
 from recs.stores.ports import VectorRecord
