@@ -148,7 +148,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], *, ink: str) -> Option:
             {
                 **bar,
                 "data": [
-                    {"value": row["high"] - row["low"], "itemStyle": {"color": shade, "opacity": 0.35}}
+                    {"value": row["high"] - row["low"], "itemStyle": {"color": shade, "opacity": 0.55}}
                     for row, shade in zip(rows, shades, strict=True)
                 ],
             },
